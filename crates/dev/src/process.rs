@@ -1,0 +1,288 @@
+//! A child process with a record on disk, so that whoever comes later can still find and stop it.
+//!
+//! Ctrl-C, `cargo dev down` and the clean-up after a crash all stop what the records name: one way, in one order.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::process_table::Identity;
+
+/// Pause between two looks at something that is awaited.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How a process is asked to stop, and how long it may take before it is killed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Farewell {
+    signal: i32,
+    patience: Duration,
+}
+
+impl Farewell {
+    /// Sends `signal`, then waits up to `patience`.
+    pub const fn new(signal: Signal, patience: Duration) -> Self {
+        Self {
+            signal: signal as i32,
+            patience,
+        }
+    }
+}
+
+/// A running child. Dropping it kills it with all its descendants, unless it was detached.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    record: Record,
+    record_path: PathBuf,
+    log_path: PathBuf,
+    detached: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    name: String,
+    identity: Identity,
+    farewell: Farewell,
+    spawned_at: SystemTime,
+}
+
+/// Set once this process has begun to stop everything: nothing may be started behind its back.
+static STOPPING: Mutex<bool> = Mutex::new(false);
+
+impl Process {
+    /// Starts `command` in a process group of its own (the terminal's Ctrl-C is for us alone), with its output
+    /// appended to `dir/logs/NAME.log` and its record in `dir/processes/NAME.json`.
+    pub fn spawn(dir: &Path, name: &str, mut command: Command, farewell: Farewell) -> Result<Self> {
+        let log_path = dir.join("logs").join(format!("{name}.log"));
+        let record_path = dir.join("processes").join(format!("{name}.json"));
+        for path in [&log_path, &record_path] {
+            let folder = path.parent().unwrap_or(dir);
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        if let Some(record) = Record::read(&record_path) {
+            ensure!(
+                !record.identity.lives(),
+                "{name} already runs as process {}",
+                record.identity.pid
+            );
+        }
+        let log = File::options().create(true).append(true).open(&log_path)?;
+
+        let stopping = STOPPING
+            .lock()
+            .map_err(|_| anyhow!("a thread that started a process panicked"))?;
+        ensure!(!*stopping, "{name} is not started: everything is being stopped");
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let pid = i32::try_from(child.id())?;
+        let identity = Identity::of(pid).with_context(|| format!("{name} ended at once, see {}", log_path.display()));
+        let record = Record {
+            name: name.to_owned(),
+            identity: identity?,
+            farewell,
+            spawned_at: SystemTime::now(),
+        };
+        fs::write(&record_path, serde_json::to_vec(&record)?)?;
+        drop(stopping);
+        Ok(Self {
+            child,
+            record,
+            record_path,
+            log_path,
+            detached: false,
+        })
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> i32 {
+        self.record.identity.pid
+    }
+
+    /// Where its output goes.
+    pub fn log_path(&self) -> &Path {
+        &self.log_path
+    }
+
+    /// How it ended, where it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits until `ready` says so. An error, with the end of the log, if the process ends first or `patience` does.
+    pub fn wait_ready(&mut self, patience: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while !ready() {
+            let name = &self.record.name;
+            if let Ok(Some(status)) = self.child.try_wait() {
+                bail!(
+                    "{name} ended ({status}) before it was ready:\n{}",
+                    tail(&self.log_path, 30)
+                );
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{name} is not ready after {} s:\n{}",
+                    patience.as_secs(),
+                    tail(&self.log_path, 30)
+                );
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Sends `signal` to this process alone.
+    pub fn signal(&self, signal: Signal) {
+        self.record.identity.signal(signal);
+    }
+
+    /// Sends `signal` to this process and all its descendants.
+    pub fn signal_tree(&self, signal: Signal) {
+        self.record.identity.signal_tree(signal);
+    }
+
+    /// SIGKILL to the process and all its descendants; returns when all are gone.
+    pub fn kill9(&mut self) {
+        kill_tree(&self.record.identity);
+        // Reaps the zombie. It fails only where that has been done.
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to stop in its own way, waits, and kills what is left.
+    pub fn stop(mut self) {
+        self.record.stop();
+        let _ = self.child.wait();
+    }
+
+    /// Leaves it running after us; [`sweep`] finds it by its record.
+    pub fn detach(mut self) {
+        self.detached = true;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.detached {
+            self.kill9();
+            let _ = fs::remove_file(&self.record_path);
+        }
+    }
+}
+
+impl Record {
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    fn stop(&self) {
+        if let Ok(signal) = Signal::try_from(self.farewell.signal) {
+            self.identity.signal(signal);
+            // A paused process hears nothing before it is woken.
+            self.identity.signal_tree(Signal::SIGCONT);
+        }
+        if !gone_within(&self.identity, self.farewell.patience) {
+            kill_tree(&self.identity);
+        }
+    }
+}
+
+/// Stops every process recorded under `dir` that still is the recorded one, the last started first. Nothing can be
+/// started by this process while that goes on.
+pub fn sweep(dir: &Path) {
+    let _stopping = STOPPING.lock();
+    stop_recorded(dir);
+}
+
+/// [`sweep`] for the end of this program: from now on [`Process::spawn`] refuses.
+pub fn sweep_for_good(dir: &Path) {
+    if let Ok(mut stopping) = STOPPING.lock() {
+        *stopping = true;
+    }
+    stop_recorded(dir);
+}
+
+fn stop_recorded(dir: &Path) {
+    let mut records: Vec<(PathBuf, Record)> = json_files(&dir.join("processes"))
+        .into_iter()
+        .filter_map(|path| Record::read(&path).map(|record| (path, record)))
+        .collect();
+    records.sort_by_key(|(_, record)| std::cmp::Reverse(record.spawned_at));
+    for (path, record) in records {
+        record.stop();
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Whether the process recorded as `name` under `dir` runs.
+pub fn runs(dir: &Path, name: &str) -> bool {
+    Record::read(&dir.join("processes").join(format!("{name}.json"))).is_some_and(|record| record.identity.lives())
+}
+
+/// The last `lines` lines of a log, for an error message. Reads at most 64 KiB.
+pub fn tail(log: &Path, lines: usize) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(64 * 1024)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) => {
+            let all: Vec<&str> = text.lines().collect();
+            all[all.len().saturating_sub(lines)..].join("\n")
+        }
+        Err(error) => format!("({} cannot be read: {error})", log.display()),
+    }
+}
+
+fn kill_tree(root: &Identity) {
+    let tree = root.tree();
+    // The root first, so that it cannot replace a child that is being killed.
+    root.signal(Signal::SIGKILL);
+    for member in &tree {
+        member.signal(Signal::SIGKILL);
+    }
+    // Nothing survives SIGKILL, except for a moment.
+    for member in std::iter::once(root).chain(&tree) {
+        gone_within(member, Duration::from_secs(10));
+    }
+}
+
+fn gone_within(identity: &Identity, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while identity.lives() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    true
+}
+
+fn json_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == Some(OsStr::new("json")))
+        .collect()
+}

@@ -1,0 +1,182 @@
+//! A database and a vhost for each test, on the servers `cargo dev test` or `cargo dev servers` started.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+use crate::management::Management;
+use crate::postgres;
+
+/// Superuser URL of the test server.
+pub const DATABASE_VARIABLE: &str = "TEST_DATABASE_URL";
+/// AMQP URL of the test broker.
+pub const AMQP_VARIABLE: &str = "TEST_AMQP_URL";
+/// Base URL of the test broker's management API.
+pub const RABBITMQ_UI_VARIABLE: &str = "TEST_RABBITMQ_UI_URL";
+
+/// An empty database of its own. Dropping it drops the database, whoever is still connected.
+#[derive(Debug)]
+pub struct Database {
+    server_url: String,
+    name: String,
+    url: String,
+}
+
+impl Database {
+    /// Creates a database whose name starts with `purpose`: lower-case letters and underscores.
+    pub fn create(purpose: &str) -> Result<Self> {
+        let server_url = variable(DATABASE_VARIABLE)?;
+        let name = unique(purpose);
+        postgres::execute(&server_url, &[&format!("create database {name}")])?;
+        let (address, _) = server_url
+            .rsplit_once('/')
+            .context("the server's URL names no database")?;
+        let url = format!("{address}/{name}");
+        Ok(Self { server_url, name, url })
+    }
+
+    /// The superuser's URL of this database.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its name on the server.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Ends every connection to this database from the server's side.
+    pub fn close_connections(&self) -> Result<()> {
+        let statement = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'",
+            self.name
+        );
+        postgres::execute(&self.server_url, &[&statement]).map(drop)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let statement = format!("drop database if exists {} with (force)", self.name);
+        if let Err(error) = postgres::execute(&self.server_url, &[&statement]) {
+            eprintln!("test database {} stays: {error:#}", self.name);
+        }
+    }
+}
+
+/// An empty vhost of its own. Dropping it deletes the vhost and closes its connections.
+#[derive(Debug)]
+pub struct Vhost {
+    management: Management,
+    name: String,
+    amqp_url: String,
+}
+
+impl Vhost {
+    /// Creates a vhost in which the test user may do everything.
+    pub fn create() -> Result<Self> {
+        let amqp_url = variable(AMQP_VARIABLE)?;
+        let address = AmqpAddress::parse(&amqp_url).with_context(|| format!("{AMQP_VARIABLE} is no AMQP URL"))?;
+        let management = Management::new(&variable(RABBITMQ_UI_VARIABLE)?, address.user, address.password);
+        let name = unique("test");
+        management.create_vhost(&name)?;
+        let AmqpAddress { user, password, host } = address;
+        let amqp_url = format!("amqp://{user}:{password}@{host}/{name}");
+        Ok(Self {
+            management,
+            name,
+            amqp_url,
+        })
+    }
+
+    /// AMQP URL of this vhost.
+    pub fn amqp_url(&self) -> &str {
+        &self.amqp_url
+    }
+
+    /// Its name on the broker.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The management API of the broker.
+    pub fn management(&self) -> &Management {
+        &self.management
+    }
+
+    /// Closes every connection to this vhost from the broker's side, and returns how many there were.
+    pub fn close_connections(&self) -> Result<usize> {
+        self.management.close_connections(&self.name, "closed by a test")
+    }
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        if let Err(error) = self.management.delete_vhost(&self.name) {
+            eprintln!("test vhost {} stays: {error:#}", self.name);
+        }
+    }
+}
+
+/// An empty folder of its own that every account may pass through; deleted when dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Creates the folder in the system's place for temporary files.
+    pub fn create(purpose: &str) -> Result<Self> {
+        let path = env::temp_dir().join(unique(purpose));
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("test folder {} stays: {error}", self.0.display());
+        }
+    }
+}
+
+struct AmqpAddress<'a> {
+    user: &'a str,
+    password: &'a str,
+    host: &'a str,
+}
+
+impl<'a> AmqpAddress<'a> {
+    /// `amqp://user:password@host:port/vhost`, as `cargo dev` writes it.
+    fn parse(url: &'a str) -> Option<Self> {
+        let (login, address) = url.strip_prefix("amqp://")?.rsplit_once('@')?;
+        let (user, password) = login.split_once(':')?;
+        let host = address.split_once('/').map_or(address, |(host, _)| host);
+        Some(Self { user, password, host })
+    }
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).with_context(|| {
+        format!("{name} is not set: run `cargo dev test`, or `eval \"$(cargo dev servers)\"` before `cargo test`")
+    })
+}
+
+/// Unlike any other name of this process, of one that runs beside it, or of one that ran before.
+fn unique(purpose: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let millis = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    format!("{purpose}_{millis:x}_{:x}_{count:x}", std::process::id())
+}

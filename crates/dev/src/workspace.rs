@@ -1,0 +1,64 @@
+//! Where the repository, its private servers and its built programs lie, and how cargo is called on them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The repository: the nearest folder above the current one that holds this crate.
+pub fn root() -> Result<PathBuf> {
+    let here = env::current_dir().context("the current folder is gone")?;
+    here.ancestors()
+        .find(|folder| folder.join("crates/dev/Cargo.toml").is_file())
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} is not inside the repository", here.display()))
+}
+
+/// Everything of the servers behind `cargo dev up`: data, logs, records of processes.
+pub fn up_dir() -> Result<PathBuf> {
+    Ok(root()?.join(".dev/up"))
+}
+
+/// The same for the servers behind `cargo dev test`. Nothing in it is worth keeping.
+pub fn test_dir() -> Result<PathBuf> {
+    Ok(root()?.join(".dev/test"))
+}
+
+/// Folder of the programs cargo built with `profile` (`debug` or `release`), found from the running one, so that any
+/// `CARGO_TARGET_DIR` works.
+pub fn programs(profile: &str) -> Result<PathBuf> {
+    let program = env::current_exe().context("the running program's path is unknown")?;
+    // target/debug/dev, or target/debug/deps/test-0123456789abcdef
+    let target = program
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .and_then(Path::parent)
+        .with_context(|| format!("{} is not in a target folder of cargo", program.display()))?;
+    Ok(target.join(profile))
+}
+
+/// Cargo on the repository, without what an outer `cargo run` tells about its own package: build scripts that watch
+/// those variables would run again at every change between the two.
+pub fn cargo() -> Result<Command> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()?);
+    for (name, _) in env::vars_os() {
+        let about_this_package = name.to_str().is_some_and(|name| {
+            [
+                "CARGO_PKG_",
+                "CARGO_MANIFEST_",
+                "CARGO_BIN_",
+                "CARGO_CRATE_",
+                "CARGO_PRIMARY_",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        });
+        if about_this_package {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
