@@ -109,11 +109,12 @@ pub struct ProductDeleted {
 }
 
 macro_rules! event {
-    ($event:ident, $routing_key:literal, $key:ident) => {
+    ($event:ident, $routing_key:literal, $key:ident, $mandatory:literal) => {
         impl Event for $event {
             const NAME: &'static str = stringify!($event);
             const EXCHANGE: &'static str = EXCHANGE;
             const ROUTING_KEY: &'static str = $routing_key;
+            const MANDATORY: bool = $mandatory;
 
             fn key(&self) -> String {
                 self.$key.to_string()
@@ -122,11 +123,11 @@ macro_rules! event {
     };
 }
 
-event!(StockReserved, "stock.reserved", order_id);
-event!(StockRejected, "stock.rejected", order_id);
-event!(StockReleased, "stock.released", order_id);
-event!(ProductChanged, "product.changed", product_id);
-event!(ProductDeleted, "product.deleted", product_id);
+event!(StockReserved, "stock.reserved", order_id, true);
+event!(StockRejected, "stock.rejected", order_id, true);
+event!(StockReleased, "stock.released", order_id, true);
+event!(ProductChanged, "product.changed", product_id, false);
+event!(ProductDeleted, "product.deleted", product_id, false);
 
 /// What inventory says of an order, as read from a message.
 #[derive(Debug, Clone, PartialEq, Eq)]

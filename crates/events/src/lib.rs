@@ -26,6 +26,8 @@ pub trait Event: serde::Serialize {
     const EXCHANGE: &'static str;
     /// The routing key it is published with.
     const ROUTING_KEY: &'static str;
+    /// Whether somebody must be listening: such an event is never dropped because no queue is bound for it yet.
+    const MANDATORY: bool;
 
     /// What ties the event to others: the order, or the product where no order is concerned. Events with the same key
     /// keep their order. It becomes the AMQP property `correlation_id`.

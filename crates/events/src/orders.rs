@@ -33,6 +33,7 @@ impl Event for OrderCreated {
     const NAME: &'static str = "OrderCreated";
     const EXCHANGE: &'static str = EXCHANGE;
     const ROUTING_KEY: &'static str = "order.created";
+    const MANDATORY: bool = true;
 
     fn key(&self) -> String {
         self.order_id.to_string()
@@ -43,6 +44,7 @@ impl Event for OrderCancelled {
     const NAME: &'static str = "OrderCancelled";
     const EXCHANGE: &'static str = EXCHANGE;
     const ROUTING_KEY: &'static str = "order.cancelled";
+    const MANDATORY: bool = true;
 
     fn key(&self) -> String {
         self.order_id.to_string()

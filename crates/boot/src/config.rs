@@ -1,0 +1,42 @@
+//! Configuration by flags and environment.
+
+use std::net::IpAddr;
+
+use clap::{Args, Parser};
+
+pub use secrecy::{ExposeSecret, SecretString};
+
+/// Reads the command line and the environment, after adding what `.env` and `.dev/env` set and the environment does
+/// not: `cargo dev up` writes the latter, so that a command typed by hand finds the servers it started.
+pub fn parse<C: Parser>() -> C {
+    for file in [".env", ".dev/env"] {
+        // Most of the time neither is there.
+        dotenvy::from_filename(file).ok();
+    }
+    C::parse()
+}
+
+/// What every service can be told about how it listens, logs and stops.
+#[derive(Debug, Clone, Args)]
+pub struct Process {
+    /// The address to listen on.
+    #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1")]
+    pub bind_address: IpAddr,
+
+    /// How to write the log: `text` for people, `json` for machines.
+    #[arg(long, env = "LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// How long to finish what was begun when told to stop, in seconds. Less than the 30 s that Kubernetes gives.
+    #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value_t = 20)]
+    pub drain_timeout_seconds: u64,
+}
+
+/// How to write the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

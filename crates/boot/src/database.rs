@@ -1,0 +1,84 @@
+//! A service's PostgreSQL database: connected to when it is there, migrated, and never waited for without a bound.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// The bounds on what a service may ask of its database.
+#[derive(Debug, Clone, Args)]
+pub struct Bounds {
+    /// The most connections of one instance.
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = 20)]
+    pub database_max_connections: u32,
+
+    /// How long a request waits for a free connection, in seconds.
+    #[arg(long, env = "DATABASE_ACQUIRE_TIMEOUT_SECONDS", default_value_t = 5)]
+    pub database_acquire_timeout_seconds: u64,
+
+    /// How long a statement may run, in seconds. More than the lock time-out, so that waiting is told from working.
+    #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT_SECONDS", default_value_t = 30)]
+    pub database_statement_timeout_seconds: u64,
+
+    /// How long a statement may wait for a lock, in seconds.
+    #[arg(long, env = "DATABASE_LOCK_TIMEOUT_SECONDS", default_value_t = 10)]
+    pub database_lock_timeout_seconds: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            database_max_connections: 20,
+            database_acquire_timeout_seconds: 5,
+            database_statement_timeout_seconds: 30,
+            database_lock_timeout_seconds: 10,
+        }
+    }
+}
+
+/// A pool that connects when it is first asked, so that a service can start before its database.
+///
+/// # Errors
+/// When the URL is none; the message does not contain it, because it holds a password.
+pub fn pool(url: &SecretString, app: &str, bounds: &Bounds) -> anyhow::Result<PgPool> {
+    let seconds = |seconds: u64| format!("{seconds}s");
+    let options: PgConnectOptions = url.expose_secret().parse().ok().context("not a postgres URL")?;
+    let options = options.application_name(app).options([
+        ("statement_timeout", seconds(bounds.database_statement_timeout_seconds)),
+        ("lock_timeout", seconds(bounds.database_lock_timeout_seconds)),
+        (
+            "idle_in_transaction_session_timeout",
+            seconds(2 * bounds.database_statement_timeout_seconds),
+        ),
+    ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(bounds.database_max_connections)
+        .acquire_timeout(Duration::from_secs(bounds.database_acquire_timeout_seconds))
+        .connect_lazy_with(options))
+}
+
+/// Brings the database up to date, waiting for it to be there.
+///
+/// # Errors
+/// When a migration itself fails, which waiting does not mend.
+pub async fn migrate(pool: &PgPool, migrator: &Migrator) -> anyhow::Result<()> {
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .without_max_times()
+        .build();
+    loop {
+        let error = match pool.acquire().await {
+            Ok(mut connection) => return migrator.run(&mut *connection).await.context("cannot migrate"),
+            Err(error) => error,
+        };
+        let pause = pauses.next().unwrap_or(Duration::from_secs(2));
+        tracing::warn!(%error, pause_ms = pause.as_millis(), "waiting for the database");
+        tokio::time::sleep(pause).await;
+    }
+}

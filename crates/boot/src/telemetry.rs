@@ -1,0 +1,46 @@
+//! Logs to standard output, and metrics for `/metrics`.
+
+use anyhow::Context;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// lapin logs the whole body of a message that reached no queue; we log its id instead.
+const DEFAULT_FILTER: &str = "info,lapin=error";
+
+/// Begins to log, by `RUST_LOG` where it is set.
+///
+/// # Errors
+/// When `RUST_LOG` cannot be read, or logging has begun already.
+pub fn log(format: LogFormat) -> anyhow::Result<()> {
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) => EnvFilter::try_new(filter).context("cannot read RUST_LOG")?,
+        Err(_) => EnvFilter::new(DEFAULT_FILTER),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    match format {
+        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    }
+    .map_err(anyhow::Error::from_boxed)
+}
+
+/// Begins to count, for the whole process.
+///
+/// # Errors
+/// When counting has begun already.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0])
+        .context("no buckets")?
+        .set_buckets_for_metric(
+            metrics_exporter_prometheus::Matcher::Full("batch_messages".into()),
+            &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0],
+        )
+        .context("no buckets")?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).context("metrics have begun already")?;
+    Ok(handle)
+}

@@ -1,0 +1,112 @@
+//! Takes all that is ready from a queue, has it handled as one batch, answers, and acknowledges.
+//!
+//! Each batch goes through [`decide`], [`answer`] and [`settle`]. The next batch is decided while the broker still
+//! confirms the answers to this one, but batches are settled strictly in order, each after its own confirms: an
+//! acknowledgement of `multiple` covers every delivery before it.
+//!
+//! The unacknowledged delivery is the outbox of its answer. Whatever dies between the steps, the delivery comes back,
+//! the handler finds what it decided before, and the answer goes out again.
+
+mod decide;
+mod settle;
+
+use std::future::Future;
+
+use futures::StreamExt;
+use lapin::Connection;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Fault, Outgoing, Publisher};
+
+pub use decide::decide;
+pub use settle::{Answered, answer, settle};
+
+/// Says what becomes of messages.
+pub trait Handler: Sync {
+    /// Handles a batch, in the order of arrival, and returns one verdict a message.
+    ///
+    /// All effects must be committed when it returns. The same message may come again, alone or among others; it then
+    /// gets the same verdict.
+    fn handle(&self, batch: &[Delivery]) -> impl Future<Output = Result<Vec<Verdict>, Fault>> + Send;
+}
+
+/// What becomes of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done with once these are published.
+    Done(Vec<Outgoing>),
+    /// It cannot be handled, for this reason.
+    Dead(String),
+}
+
+/// How much a consumer takes at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most unacknowledged messages the broker hands over.
+    pub prefetch: u16,
+    /// The most messages in one batch.
+    pub batch: usize,
+}
+
+/// One batch is being decided and one answered while the one before waits for its confirms.
+const BATCHES_IN_FLIGHT: usize = 2;
+
+/// Works through a queue until `shutdown`, then finishes the batches it has begun.
+///
+/// # Errors
+/// When the connection breaks or the broker ends the consumer. What was not acknowledged comes back.
+pub async fn consume<H: Handler>(
+    connection: &Connection,
+    app_id: &str,
+    queue: &'static str,
+    limits: Limits,
+    handler: &H,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(limits.prefetch, BasicQosOptions::default()).await?;
+    let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
+    for _ in 0..BATCHES_IN_FLIGHT {
+        free.send(Publisher::open(connection, app_id).await?).await?;
+    }
+    let (answered, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
+
+    let deciding = async {
+        let tag = format!("{app_id}.{queue}");
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel
+            .basic_consume(queue.into(), tag.as_str().into(), options, arguments)
+            .await?;
+        let mut batches = consumer.ready_chunks(limits.batch);
+        while let Some(Some(batch)) = shutdown.run_until_cancelled(batches.next()).await {
+            let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
+            let wanted = || channel.status().connected() && !shutdown.is_cancelled();
+            let verdicts = decide(handler, queue, &batch, wanted).await?;
+            let Some(publisher) = publishers.recv().await else {
+                break;
+            };
+            answered.send(answer(publisher, queue, batch, verdicts).await?).await?;
+        }
+        drop(answered);
+        if shutdown.is_cancelled() {
+            channel
+                .basic_cancel(tag.as_str().into(), BasicCancelOptions::default())
+                .await?;
+            return Ok(());
+        }
+        anyhow::bail!("the broker ended the consumer of {queue}")
+    };
+    let settling = async {
+        while let Some(batch) = unsettled.recv().await {
+            let publisher = settle(&channel, queue, batch).await?;
+            free.send(publisher).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(deciding, settling)?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What could not be handled waits in `Q.dead` with the reason in a header, until a person replays or purges it.
+
+mod shelf;
+
+use futures::future::try_join_all;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::options::BasicPublishOptions;
+use lapin::types::AMQPValue;
+
+use crate::publisher::message_id;
+use crate::{Confirms, PublishError, Publisher};
+
+pub use shelf::{DeadLetter, Shelf};
+
+/// Why the message is dead.
+pub const REASON_HEADER: &str = "x-dead-letter-reason";
+
+/// Headers travel in one frame; a reason is cut to this many characters.
+const MAX_REASON_CHARS: usize = 1_000;
+
+/// Publishes messages as they came, each with its reason, to the dead-letter queue of `queue`.
+///
+/// # Errors
+/// When the connection breaks.
+pub(crate) async fn bury(
+    publisher: &Publisher,
+    queue: &'static str,
+    dead: impl Iterator<Item = (&Delivery, &str)>,
+) -> Result<Confirms, PublishError> {
+    let sent = dead.map(|(delivery, reason)| {
+        tracing::warn!(
+            queue,
+            message.id = message_id(&delivery.properties),
+            reason,
+            "a message is dead-lettered"
+        );
+        metrics::counter!("messages_dead_lettered_total", "queue" => queue).increment(1);
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
+        publisher.send(
+            events::queues::DEAD_LETTERS,
+            queue,
+            options,
+            &delivery.data,
+            with_reason(&delivery.properties, reason),
+        )
+    });
+    Ok(Confirms::of(try_join_all(sent).await?))
+}
+
+fn with_reason(properties: &BasicProperties, reason: &str) -> BasicProperties {
+    let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(REASON_HEADER.into(), AMQPValue::LongString(reason.into()));
+    lasting(properties).with_headers(headers)
+}
+
+/// A dead letter must survive the broker whatever its sender asked for. An expiration would end it, and a user id that
+/// is not ours would have the broker close the channel.
+fn lasting(properties: &BasicProperties) -> BasicProperties {
+    const PERSISTENT: u8 = 2;
+    let mut kept = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    macro_rules! keep {
+        ($($get:ident => $with:ident),*) => {$(
+            if let Some(value) = properties.$get() {
+                kept = kept.$with(value.clone());
+            }
+        )*};
+    }
+    keep!(
+        content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
+        correlation_id => with_correlation_id, reply_to => with_reply_to, message_id => with_message_id,
+        timestamp => with_timestamp, kind => with_type, app_id => with_app_id
+    );
+    kept
+}

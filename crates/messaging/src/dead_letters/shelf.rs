@@ -1,0 +1,147 @@
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection};
+
+use super::{REASON_HEADER, lasting};
+use crate::publisher::message_id;
+use crate::{Confirms, Publisher};
+
+/// A message in a dead-letter queue.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// Names it: a digest of its id and its body. Equal messages share one.
+    pub id: String,
+    /// Why it is dead.
+    pub reason: String,
+    /// The message as it came.
+    pub delivery: Delivery,
+}
+
+/// The dead letters of one queue, held while one looks at them: nobody else sees them until this is dropped.
+#[derive(Debug)]
+pub struct Shelf<'c> {
+    connection: &'c Connection,
+    queue: &'static str,
+    channel: Channel,
+    letters: Vec<DeadLetter>,
+}
+
+impl<'c> Shelf<'c> {
+    /// Takes up to `limit` dead letters of `queue` off its dead-letter queue, oldest first.
+    ///
+    /// # Errors
+    /// When the connection breaks or the queue does not exist.
+    pub async fn open(connection: &'c Connection, queue: &'static str, limit: usize) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        let dead = events::queues::dead(queue);
+        let mut letters = Vec::new();
+        while letters.len() < limit {
+            let Some(message) = channel
+                .basic_get(dead.as_str().into(), BasicGetOptions::default())
+                .await?
+            else {
+                break;
+            };
+            letters.push(DeadLetter::read(message.delivery));
+        }
+        Ok(Self {
+            connection,
+            queue,
+            channel,
+            letters,
+        })
+    }
+
+    /// The dead letters, oldest first.
+    pub fn letters(&self) -> &[DeadLetter] {
+        &self.letters
+    }
+
+    /// Publishes the chosen ones to the queue they came from, without the reason, and takes them off the shelf once
+    /// that is confirmed. Tells how many.
+    ///
+    /// # Errors
+    /// When the connection breaks or the queue is gone; what was not confirmed stays.
+    pub async fn replay(&self, chosen: impl Fn(&DeadLetter) -> bool) -> anyhow::Result<usize> {
+        let publisher = Publisher::open(self.connection, "dead-letters").await?;
+        let mut count = 0;
+        for letter in self.letters.iter().filter(|letter| chosen(letter)) {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                immediate: false,
+            };
+            let properties = lasting(&letter.delivery.properties).with_headers(original_headers(&letter.delivery));
+            let sent = publisher
+                .send("", self.queue, options, &letter.delivery.data, properties)
+                .await?;
+            anyhow::ensure!(
+                Confirms::of(vec![sent]).wait().await?.is_empty(),
+                "there is no queue {}",
+                self.queue
+            );
+            self.remove(letter).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Takes the chosen ones away for good. Tells how many.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn purge(&self, chosen: impl Fn(&DeadLetter) -> bool) -> lapin::Result<usize> {
+        let mut count = 0;
+        for letter in self.letters.iter().filter(|letter| chosen(letter)) {
+            self.remove(letter).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn remove(&self, letter: &DeadLetter) -> lapin::Result<()> {
+        self.channel
+            .basic_ack(letter.delivery.delivery_tag, BasicAckOptions { multiple: false })
+            .await?;
+        Ok(())
+    }
+}
+
+impl DeadLetter {
+    fn read(delivery: Delivery) -> Self {
+        let headers = delivery.properties.headers().as_ref();
+        let header = |name| headers.and_then(|headers| text(headers, name));
+        let reason = header(REASON_HEADER)
+            .or_else(|| header("x-first-death-reason").map(|death| format!("the broker's: {death}")))
+            .unwrap_or_else(|| "unknown".into());
+        let mut hasher = DefaultHasher::new();
+        (message_id(&delivery.properties), &delivery.data).hash(&mut hasher);
+        Self {
+            id: format!("{:016x}", hasher.finish()),
+            reason,
+            delivery,
+        }
+    }
+}
+
+fn text(headers: &FieldTable, name: &str) -> Option<String> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        _ => None,
+    }
+}
+
+fn original_headers(delivery: &Delivery) -> FieldTable {
+    let mut headers = FieldTable::default();
+    for (name, value) in delivery.properties.headers().iter().flat_map(FieldTable::inner) {
+        if !(name.as_str() == REASON_HEADER
+            || name.as_str().starts_with("x-death")
+            || name.as_str().starts_with("x-first-death"))
+        {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    headers
+}

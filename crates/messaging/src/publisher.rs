@@ -1,0 +1,155 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::try_join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+
+use crate::{Outgoing, Trace};
+
+/// How long the broker may take to confirm what was published. Beyond it the session is torn down and begun again,
+/// so that a broker which accepts and never answers is no reason to wait for ever.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+const PERSISTENT: u8 = 2;
+
+/// Publishes persistent messages with confirms, on a channel of its own.
+///
+/// **Invariant:** the confirms of one [`publish`](Self::publish) are waited for before the next on the same publisher.
+/// lapin hands a returned message to whichever confirm comes in next, so only a channel with one batch in flight can
+/// tell which batch a returned message was in.
+#[derive(Debug)]
+pub struct Publisher {
+    channel: Channel,
+    app_id: ShortString,
+}
+
+/// Why a batch was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The connection or the channel broke.
+    #[error("cannot publish")]
+    Broker(#[from] lapin::Error),
+    /// The broker refused a message.
+    #[error("the broker refused a message")]
+    Refused,
+    /// No confirm within 30 seconds.
+    #[error("the broker did not confirm within {} s", CONFIRM_TIMEOUT.as_secs())]
+    Unconfirmed,
+}
+
+/// Confirms that have yet to come in.
+#[must_use = "a message counts as published once it is confirmed"]
+#[derive(Debug)]
+pub struct Confirms(Vec<PublisherConfirm>);
+
+impl Publisher {
+    /// Opens a channel in confirm mode. `app_id` names the service in each message.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn open(connection: &Connection, app_id: &str) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self {
+            channel,
+            app_id: short(app_id).unwrap_or_default(),
+        })
+    }
+
+    /// Hands messages to the broker, in order.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn publish<'a>(
+        &self,
+        messages: impl IntoIterator<Item = &'a Outgoing>,
+    ) -> Result<Confirms, PublishError> {
+        let sent = messages.into_iter().map(|message| {
+            let options = BasicPublishOptions {
+                mandatory: message.mandatory,
+                immediate: false,
+            };
+            self.send(
+                &message.exchange,
+                &message.routing_key,
+                options,
+                &message.body,
+                self.properties(message),
+            )
+        });
+        Ok(Confirms(try_join_all(sent).await?))
+    }
+
+    pub(crate) async fn send(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        options: BasicPublishOptions,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> lapin::Result<PublisherConfirm> {
+        let (exchange, routing_key) = (exchange.into(), routing_key.into());
+        self.channel
+            .basic_publish(exchange, routing_key, options, body, properties)
+            .await
+    }
+
+    fn properties(&self, message: &Outgoing) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert(
+            Trace::HEADER.into(),
+            AMQPValue::LongString(LongString::from(message.traceparent.as_str())),
+        );
+        let properties = BasicProperties::default()
+            .with_message_id(message.message_id.to_string().into())
+            .with_type(message.event.as_ref().into())
+            .with_timestamp(
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+            )
+            .with_app_id(self.app_id.clone())
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT)
+            .with_headers(headers);
+        // 64 characters of four bytes each are one byte too many for this property; the body has them all.
+        match short(&message.key) {
+            Some(key) => properties.with_correlation_id(key),
+            None => properties,
+        }
+    }
+}
+
+impl Confirms {
+    pub(crate) fn of(confirms: Vec<PublisherConfirm>) -> Self {
+        Self(confirms)
+    }
+
+    /// Waits until the broker has all messages safe, and tells which of the mandatory ones reached no queue, by the
+    /// `message_id` they were published with; empty where that was none.
+    ///
+    /// # Errors
+    /// When one is refused, the connection breaks, or 30 seconds pass.
+    pub async fn wait(self) -> Result<Vec<String>, PublishError> {
+        let confirmations = tokio::time::timeout(CONFIRM_TIMEOUT, try_join_all(self.0))
+            .await
+            .map_err(|_elapsed| PublishError::Unconfirmed)??;
+        if !confirmations.iter().all(Confirmation::is_ack) {
+            return Err(PublishError::Refused);
+        }
+        let returned = confirmations.into_iter().filter_map(Confirmation::take_message);
+        Ok(returned
+            .map(|message| message_id(&message.delivery.properties).to_owned())
+            .collect())
+    }
+}
+
+/// The message's own id; empty where it has none.
+pub(crate) fn message_id(properties: &BasicProperties) -> &str {
+    properties.message_id().as_ref().map_or("", ShortString::as_str)
+}
+
+fn short(text: &str) -> Option<ShortString> {
+    ShortString::try_new(text).ok()
+}

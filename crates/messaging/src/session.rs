@@ -1,0 +1,129 @@
+//! The life of a connection: connect, declare, work; on any error pause and do all of it again.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How long a broker may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection whose other end is gone without a word is given up after two of these, in seconds.
+const HEARTBEAT_SECONDS: u16 = 10;
+
+/// A session that lasted this long was a good one: the next pause is a short one again.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Where the broker is, and how the connection to it stands.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    uri: AMQPUri,
+    name: &'static str,
+    status: watch::Sender<Status>,
+}
+
+/// How the connection stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Connected, with all that is needed declared.
+    Up,
+    /// Not connected, and why.
+    Down(String),
+}
+
+impl Broker {
+    /// A broker by its `amqp://` URL. `name` is how the connection is called in the management UI.
+    ///
+    /// # Errors
+    /// When the URL is none; the message does not contain it, because it holds a password.
+    pub fn new(url: &str, name: &'static str) -> Result<Self, String> {
+        let mut uri: AMQPUri = url.parse().map_err(|error| format!("not an amqp URL: {error}"))?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        let (status, _) = watch::channel(Status::Down("not connected yet".into()));
+        Ok(Self { uri, name, status })
+    }
+
+    /// How the connection stands now.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// To be called by the work of a session once all it needs is declared.
+    pub fn ready(&self) {
+        self.status.send_replace(Status::Up);
+    }
+
+    /// Opens one connection, for tools that need no session.
+    ///
+    /// # Errors
+    /// When the broker is away, refuses, or takes more than 10 seconds.
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
+        let properties = ConnectionProperties::default().with_connection_name(self.name.into());
+        let connecting = Connection::connect_uri(self.uri.clone(), properties);
+        Ok(tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??)
+    }
+
+    /// Runs `work` on a connection until `shutdown`, beginning anew with a growing pause whenever it fails.
+    ///
+    /// After `shutdown` the work is to finish what it has begun and return.
+    pub async fn run(&self, shutdown: &CancellationToken, work: impl AsyncFn(&Connection) -> anyhow::Result<()>) {
+        let mut pauses = pauses();
+        while !shutdown.is_cancelled() {
+            let begun = Instant::now();
+            let ended = tokio::select! {
+                connected = self.connect() => match connected {
+                    Ok(connection) => self.work_on(connection, &work).await,
+                    Err(error) => Err(error),
+                },
+                () = shutdown.cancelled() => break,
+            };
+            if shutdown.is_cancelled() {
+                break;
+            }
+            let reason = ended
+                .err()
+                .map_or_else(|| "the work ended by itself".to_owned(), |error| format!("{error:#}"));
+            if begun.elapsed() >= STABLE_AFTER {
+                pauses = self::pauses();
+            }
+            let pause = pauses.next().unwrap_or(MAX_PAUSE);
+            tracing::warn!(
+                broker.error = reason,
+                pause_ms = pause.as_millis(),
+                "the broker session ended; beginning anew"
+            );
+            self.status.send_replace(Status::Down(reason));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => (),
+                () = shutdown.cancelled() => (),
+            }
+        }
+        self.status.send_replace(Status::Down("shut down".into()));
+    }
+
+    async fn work_on(
+        &self,
+        connection: Connection,
+        work: &impl AsyncFn(&Connection) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let ended = work(&connection).await;
+        const SUCCESS: u16 = 200;
+        // A connection that failed is closed already, and its error is the one to tell.
+        connection.close(SUCCESS, "bye".into()).await.ok();
+        ended
+    }
+}
+
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(MAX_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
