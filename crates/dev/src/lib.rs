@@ -9,11 +9,19 @@
 
 pub mod testing;
 
+pub mod status;
+pub mod up;
+
+pub mod playground;
+pub mod service;
+pub mod services;
+
 pub mod postgres;
 pub mod rabbitmq;
 pub mod servers;
 
 pub mod install;
+pub mod interrupt;
 pub mod management;
 pub mod ports;
 pub mod process;

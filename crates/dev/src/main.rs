@@ -1,12 +1,14 @@
 //! The `cargo dev` command line.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use dev::progress::Progress;
 use dev::servers::{self, Purpose, Servers};
-use dev::{testing, workspace};
+use dev::status::Status;
+use dev::{install, interrupt, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(
@@ -21,16 +23,47 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Starts PostgreSQL, RabbitMQ and the services, with sample data, and prints every address
+    Up {
+        /// Returns when everything is ready and leaves it running
+        #[arg(long)]
+        detach: bool,
+        /// Runs optimized services
+        #[arg(long)]
+        release: bool,
+        #[arg(long, hide = true)]
+        supervise: bool,
+    },
+    /// Stops what `up` started; the data stays
+    Down,
+    /// Stops what `up` started and deletes its data
+    Reset,
+    /// Says what runs and where
+    Status {
+        /// One object for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Opens psql on a service's database
+    Psql {
+        /// inventory or orders
+        name: String,
+        /// Handed on to psql
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Starts only the test servers, leaves them running and prints their variables: eval "$(cargo dev servers)"
     Servers {
-        /// Stops them again
+        /// Stops them and deletes their data
         #[arg(long)]
         stop: bool,
     },
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let outcome = run(Arguments::parse().command);
+    interrupt::yield_to_it();
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -41,16 +74,58 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Servers { stop: false } => start_servers(),
+        Command::Up {
+            supervise: true,
+            release,
+            ..
+        } => return up::supervise_detached(up::Options { release }),
+        Command::Up {
+            detach: true, release, ..
+        } => return up::background(up::Options { release }),
+        Command::Up { release, .. } => return up::foreground(up::Options { release }),
+        Command::Down => up::down()?,
+        Command::Reset => up::reset()?,
+        Command::Status { json } => print_status(json)?,
+        Command::Psql { name, arguments } => psql(&name, &arguments)?,
+        Command::Servers { stop: false } => start_servers()?,
         Command::Servers { stop: true } => {
-            servers::stop(&workspace::test_dir()?);
-            Ok(ExitCode::SUCCESS)
+            let dir = workspace::test_dir()?;
+            servers::stop(&dir);
+            servers::delete(&dir)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn start_servers() -> Result<ExitCode> {
+fn running() -> Result<Status> {
+    Status::of(&workspace::up_dir()?).context("nothing runs; cargo dev up starts it")
+}
+
+fn print_status(json: bool) -> Result<()> {
+    let status = running()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        println!("{status}");
+    }
+    Ok(())
+}
+
+fn psql(name: &str, arguments: &[String]) -> Result<()> {
+    let status = running()?;
+    let url = status.databases.get(name).with_context(|| {
+        let names: Vec<&str> = status.databases.keys().map(String::as_str).collect();
+        format!("no database {name}; there are {}", names.join(" and "))
+    })?;
+    let mut command = std::process::Command::new(install::require_postgres()?.join("psql"));
+    Err(command.arg("--dbname").arg(url).args(arguments).exec()).context("cannot run psql")
+}
+
+fn start_servers() -> Result<()> {
     let dir = workspace::test_dir()?;
+    let _lock = servers::lock(&dir, || {
+        eprintln!("another command is using the test servers; waiting for it");
+    })?;
     let servers = match Servers::running(&dir) {
         Some(servers) => servers,
         None => Servers::start(&dir, Purpose::Test, &Progress::new())?,
@@ -60,5 +135,5 @@ fn start_servers() -> Result<ExitCode> {
     if let Some(ui) = &servers.rabbitmq_ui {
         println!("export {}={ui}", testing::RABBITMQ_UI_VARIABLE);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

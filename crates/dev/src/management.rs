@@ -44,7 +44,7 @@ impl Management {
 
     /// The broker's version, once it answers.
     pub fn version(&self) -> Result<String> {
-        let mut response = self.send(Method::GET, "/api/overview", None)?;
+        let mut response = self.send(&Method::GET, "/api/overview", None)?;
         let overview: Value = response.body_mut().read_json()?;
         Ok(overview["rabbitmq_version"]
             .as_str()
@@ -54,7 +54,7 @@ impl Management {
 
     /// Names of the nodes of the cluster that run.
     pub fn running_nodes(&self) -> Result<Vec<String>> {
-        let nodes: Vec<Value> = self.send(Method::GET, "/api/nodes", None)?.body_mut().read_json()?;
+        let nodes: Vec<Value> = self.send(&Method::GET, "/api/nodes", None)?.body_mut().read_json()?;
         let running = nodes.iter().filter(|node| node["running"] == true);
         Ok(running
             .filter_map(|node| node["name"].as_str().map(str::to_owned))
@@ -63,10 +63,10 @@ impl Management {
 
     /// Makes an empty vhost in which our user may do everything.
     pub fn create_vhost(&self, vhost: &str) -> Result<()> {
-        self.send(Method::PUT, &format!("/api/vhosts/{vhost}"), None)?;
+        self.send(&Method::PUT, &format!("/api/vhosts/{vhost}"), None)?;
         let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
         self.send(
-            Method::PUT,
+            &Method::PUT,
             &format!("/api/permissions/{vhost}/{}", self.user),
             Some(&everything),
         )?;
@@ -75,20 +75,20 @@ impl Management {
 
     /// Deletes a vhost with all in it; its connections are closed by the broker.
     pub fn delete_vhost(&self, vhost: &str) -> Result<()> {
-        self.send(Method::DELETE, &format!("/api/vhosts/{vhost}"), None)
+        self.send(&Method::DELETE, &format!("/api/vhosts/{vhost}"), None)
             .map(drop)
     }
 
     /// Closes every connection of a vhost from the broker's side, and returns how many there were.
     pub fn close_connections(&self, vhost: &str, reason: &str) -> Result<usize> {
         let all: Vec<Connection> = self
-            .send(Method::GET, "/api/connections", None)?
+            .send(&Method::GET, "/api/connections", None)?
             .body_mut()
             .read_json()?;
         let mut closed = 0;
         for connection in all.iter().filter(|connection| connection.vhost == vhost) {
             let path = format!("/api/connections/{}", path_segment(&connection.name));
-            let request = self.request(Method::DELETE, &path).header("x-reason", reason);
+            let request = self.request(&Method::DELETE, &path).header("x-reason", reason);
             let response = self.agent.run(request.body(SendBody::none())?)?;
             // One that closes by itself in this moment is as good as closed.
             ensure!(
@@ -100,8 +100,8 @@ impl Management {
         Ok(closed)
     }
 
-    fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Body>> {
-        let request = self.request(method.clone(), path);
+    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Response<Body>> {
+        let request = self.request(method, path);
         let mut response = match body {
             Some(body) => self.agent.run(request.body(serde_json::to_vec(body)?)?),
             None => self.agent.run(request.body(SendBody::none())?),
@@ -114,7 +114,7 @@ impl Management {
         Ok(response)
     }
 
-    fn request(&self, method: Method, path: &str) -> ureq::http::request::Builder {
+    fn request(&self, method: &Method, path: &str) -> ureq::http::request::Builder {
         Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base_url))

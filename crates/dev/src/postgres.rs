@@ -109,8 +109,8 @@ impl Postgres {
     }
 
     /// Stops it the orderly way.
-    pub fn stop(self) {
-        self.process.stop();
+    pub fn stop(self) -> Result<()> {
+        self.process.stop().map(drop)
     }
 
     /// Leaves it running; [`crate::process::sweep`] on its folder stops it.
@@ -123,7 +123,7 @@ fn launch(dir: &Path, port: u16, options: &Options) -> Result<Process> {
     let programs = install::require_postgres()?;
     let account = Account::current()?;
     let data = account.home(dir)?;
-    if !account.holds(&data.join("PG_VERSION")) {
+    if !data.join("PG_VERSION").exists() {
         initialize(&programs, &data, &account)?;
     }
     let mut command = account.command(&programs.join("postgres"));
@@ -236,10 +236,6 @@ impl Account {
         Ok(place)
     }
 
-    fn holds(&self, file: &Path) -> bool {
-        file.exists()
-    }
-
     fn write_private(&self, file: &Path, content: &str) -> Result<PathBuf> {
         fs::write(file, content)?;
         if let Some(user) = &self.other {
@@ -257,6 +253,27 @@ fn hash(path: &Path) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         })
+}
+
+/// `url` with another database, and with another login where one is given.
+pub fn rewrite_url(url: &str, login: Option<(&str, &str)>, database: &str) -> Result<String> {
+    let parts = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let (address, options) = rest
+            .split_once('?')
+            .map_or((rest, None), |(address, options)| (address, Some(options)));
+        let address = address.split_once('/').map_or(address, |(address, _)| address);
+        let (old_login, host) = address
+            .rsplit_once('@')
+            .map_or((None, address), |(login, host)| (Some(login), host));
+        let login = match login {
+            Some((user, password)) => format!("{user}:{password}@"),
+            None => old_login.map(|login| format!("{login}@")).unwrap_or_default(),
+        };
+        let options = options.map(|options| format!("?{options}")).unwrap_or_default();
+        Some(format!("{scheme}://{login}{host}/{database}{options}"))
+    };
+    parts().with_context(|| "a PostgreSQL URL starts with postgres://".to_owned())
 }
 
 /// A `psql` on `url` that stops at the first error and reads nobody's start-up file.
@@ -289,4 +306,27 @@ fn run(mut command: Command) -> Result<String> {
         bail!("psql: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_keeps_its_server_and_options_when_its_database_and_login_change() {
+        let url = "postgres://root:secret@db.example:6000/postgres?sslmode=require";
+        assert_eq!(
+            rewrite_url(url, Some(("orders", "pass")), "orders").unwrap(),
+            "postgres://orders:pass@db.example:6000/orders?sslmode=require"
+        );
+        assert_eq!(
+            rewrite_url(url, None, "x").unwrap(),
+            "postgres://root:secret@db.example:6000/x?sslmode=require"
+        );
+        assert_eq!(
+            rewrite_url("postgres://localhost", None, "x").unwrap(),
+            "postgres://localhost/x"
+        );
+        assert!(rewrite_url("localhost/x", None, "x").is_err());
+    }
 }

@@ -8,11 +8,11 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -78,9 +78,7 @@ impl Process {
         }
         let log = File::options().create(true).append(true).open(&log_path)?;
 
-        let stopping = STOPPING
-            .lock()
-            .map_err(|_| anyhow!("a thread that started a process panicked"))?;
+        let stopping = STOPPING.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(!*stopping, "{name} is not started: everything is being stopped");
         let child = command
             .process_group(0)
@@ -106,6 +104,14 @@ impl Process {
             log_path,
             detached: false,
         })
+    }
+
+    /// [`Self::spawn`] with an empty log.
+    pub fn spawn_anew(dir: &Path, name: &str, command: Command, farewell: Farewell) -> Result<Self> {
+        match fs::remove_file(dir.join("logs").join(format!("{name}.log"))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Self::spawn(dir, name, command, farewell),
+        }
     }
 
     /// Its process number.
@@ -163,10 +169,24 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Asks it to stop in its own way, waits, and kills what is left.
-    pub fn stop(mut self) {
+    /// Asks it to stop in its own way, waits, kills what is left, and returns how it ended.
+    pub fn stop(mut self) -> Result<ExitStatus> {
         self.record.stop();
-        let _ = self.child.wait();
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits for its end, and hands every line it prints to `on_line` meanwhile.
+    pub fn follow(mut self, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
+        let mut output = LogReader::open(&self.log_path)?;
+        loop {
+            // Asked before the log is read, so that nothing printed before the end is missed.
+            let ended = self.child.try_wait()?;
+            output.read_lines(&mut on_line)?;
+            match ended {
+                Some(status) => return Ok(status),
+                None => thread::sleep(LOOK_EVERY),
+            }
+        }
     }
 
     /// Leaves it running after us; [`sweep`] finds it by its record.
@@ -201,22 +221,8 @@ impl Record {
     }
 }
 
-/// Stops every process recorded under `dir` that still is the recorded one, the last started first. Nothing can be
-/// started by this process while that goes on.
+/// Stops every process recorded under `dir` that still is the recorded one, the last started first.
 pub fn sweep(dir: &Path) {
-    let _stopping = STOPPING.lock();
-    stop_recorded(dir);
-}
-
-/// [`sweep`] for the end of this program: from now on [`Process::spawn`] refuses.
-pub fn sweep_for_good(dir: &Path) {
-    if let Ok(mut stopping) = STOPPING.lock() {
-        *stopping = true;
-    }
-    stop_recorded(dir);
-}
-
-fn stop_recorded(dir: &Path) {
     let mut records: Vec<(PathBuf, Record)> = json_files(&dir.join("processes"))
         .into_iter()
         .filter_map(|path| Record::read(&path).map(|record| (path, record)))
@@ -228,9 +234,52 @@ fn stop_recorded(dir: &Path) {
     }
 }
 
+/// From now on this program starts nothing: it is about to sweep and end.
+pub fn stop_starting() {
+    *STOPPING.lock().unwrap_or_else(PoisonError::into_inner) = true;
+}
+
 /// Whether the process recorded as `name` under `dir` runs.
 pub fn runs(dir: &Path, name: &str) -> bool {
     Record::read(&dir.join("processes").join(format!("{name}.json"))).is_some_and(|record| record.identity.lives())
+}
+
+/// Runs `command` to its end. Its output goes to a log of its own, line by line to `on_line`, and to the error where
+/// it fails.
+pub fn run(dir: &Path, name: &str, command: Command, on_line: impl FnMut(&str)) -> Result<()> {
+    const FAREWELL: Farewell = Farewell::new(Signal::SIGTERM, Duration::from_secs(5));
+    let process = Process::spawn_anew(dir, name, command, FAREWELL)?;
+    let log = process.log_path.clone();
+    let status = process.follow(on_line)?;
+    ensure!(status.success(), "{name} failed ({status}):\n{}", tail(&log, 60));
+    Ok(())
+}
+
+/// Reads a log that is still being written, line by line.
+pub struct LogReader {
+    file: File,
+    unfinished: Vec<u8>,
+}
+
+impl LogReader {
+    /// Starts at the beginning of the file.
+    pub fn open(log: &Path) -> Result<Self> {
+        let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
+        Ok(Self {
+            file,
+            unfinished: Vec::new(),
+        })
+    }
+
+    /// Hands over the lines that were completed since the last call.
+    pub fn read_lines(&mut self, on_line: &mut impl FnMut(&str)) -> Result<()> {
+        self.file.read_to_end(&mut self.unfinished)?;
+        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
+            on_line(String::from_utf8_lossy(&line).trim_end());
+        }
+        Ok(())
+    }
 }
 
 /// The last `lines` lines of a log, for an error message. Reads at most 64 KiB.

@@ -19,7 +19,7 @@ impl Identity {
     /// Who has this number now; `None` where nobody does, or only a zombie nobody has waited for.
     pub fn of(pid: i32) -> Option<Self> {
         let entry = system::entry(pid)?;
-        entry.lives.then(|| Self {
+        entry.lives.then_some(Self {
             pid,
             started: entry.started,
         })

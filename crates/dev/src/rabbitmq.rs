@@ -120,8 +120,8 @@ impl RabbitMq {
     }
 
     /// Stops it the orderly way.
-    pub fn stop(self) {
-        self.process.stop();
+    pub fn stop(self) -> Result<()> {
+        self.process.stop().map(drop)
     }
 
     /// Leaves it running; [`crate::process::sweep`] on its folder stops it.

@@ -97,6 +97,23 @@ pub fn stop(dir: &Path) {
     process::sweep(dir);
 }
 
+/// Deletes all data and logs below `dir`. Nothing may run there any more.
+pub fn delete(dir: &Path) -> Result<()> {
+    // Where the data could not lie in the repository, a link leads to it.
+    for path in [fs::read_link(dir.join("postgres")).ok(), Some(dir.to_path_buf())]
+        .into_iter()
+        .flatten()
+    {
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot delete {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Makes sure that one command at a time works below `dir`, until the file is dropped. `busy` is told once if that
 /// takes waiting.
 pub fn lock(dir: &Path, busy: impl FnOnce()) -> Result<File> {

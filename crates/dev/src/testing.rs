@@ -29,14 +29,19 @@ pub struct Database {
 impl Database {
     /// Creates a database whose name starts with `purpose`: lower-case letters and underscores.
     pub fn create(purpose: &str) -> Result<Self> {
-        let server_url = variable(DATABASE_VARIABLE)?;
+        Self::create_on(&variable(DATABASE_VARIABLE)?, purpose)
+    }
+
+    /// [`Self::create`] on the server of a given superuser's URL.
+    pub fn create_on(server_url: &str, purpose: &str) -> Result<Self> {
         let name = unique(purpose);
-        postgres::execute(&server_url, &[&format!("create database {name}")])?;
-        let (address, _) = server_url
-            .rsplit_once('/')
-            .context("the server's URL names no database")?;
-        let url = format!("{address}/{name}");
-        Ok(Self { server_url, name, url })
+        let url = postgres::rewrite_url(server_url, None, &name)?;
+        postgres::execute(server_url, &[&format!("create database {name}")])?;
+        Ok(Self {
+            server_url: server_url.to_owned(),
+            name,
+            url,
+        })
     }
 
     /// The superuser's URL of this database.

@@ -1,0 +1,106 @@
+//! Which services there are, and the configuration they get from us by their environment.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::servers::Servers;
+use crate::{ports, postgres, workspace};
+
+/// One service of the platform.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// Also the name of its database and of that database's owner.
+    pub name: &'static str,
+    /// The program that is it.
+    pub program: &'static str,
+    /// Where it listens unless that is taken.
+    pub port: u16,
+}
+
+/// All services, in the order they are started.
+pub const SERVICES: [Service; 2] = [
+    Service {
+        name: "inventory",
+        program: "ms-inventory",
+        port: 8000,
+    },
+    Service {
+        name: "orders",
+        program: "ms-orders",
+        port: 8001,
+    },
+];
+
+impl Service {
+    /// URL of its database, as its own role, whose password in development is its name.
+    pub fn database_url(&self, servers: &Servers) -> Result<String> {
+        postgres::rewrite_url(&servers.database_url, Some((self.name, self.name)), self.name)
+    }
+
+    /// The variable that holds [`Self::database_url`].
+    pub fn database_variable(&self) -> String {
+        format!("{}_DATABASE_URL", self.name.to_uppercase())
+    }
+}
+
+/// Where each service will answer, chosen anew at each start.
+#[derive(Clone, Debug)]
+pub struct Addresses(Vec<(Service, u16)>);
+
+impl Addresses {
+    /// Prefers each service's own port.
+    pub fn choose() -> Result<Self> {
+        SERVICES
+            .into_iter()
+            .map(|service| Ok((service, ports::prefer(service.port)?)))
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// Each service with its base URL.
+    pub fn urls(&self) -> impl Iterator<Item = (Service, String)> {
+        self.0
+            .iter()
+            .map(|(service, port)| (*service, format!("http://127.0.0.1:{port}")))
+    }
+
+    /// What the services and the programs beside them read.
+    pub fn environment(&self, servers: &Servers) -> Result<Vec<(String, String)>> {
+        let mut environment = vec![
+            ("AMQP_URL".to_owned(), servers.amqp_url.clone()),
+            ("BIND_ADDRESS".to_owned(), "127.0.0.1".to_owned()),
+        ];
+        for ((service, port), (_, url)) in self.0.iter().zip(self.urls()) {
+            let name = service.name.to_uppercase();
+            environment.push((service.database_variable(), service.database_url(servers)?));
+            environment.push((format!("{name}_PORT"), port.to_string()));
+            environment.push((format!("{name}_URL"), url));
+        }
+        Ok(environment)
+    }
+}
+
+/// The file from which programs started by hand learn what the services were given.
+pub fn environment_file() -> Result<PathBuf> {
+    Ok(workspace::root()?.join(".dev/env"))
+}
+
+/// Writes [`environment_file`].
+pub fn write_environment(environment: &[(String, String)]) -> Result<()> {
+    let file = environment_file()?;
+    let mut text = String::from("# Written by `cargo dev up`, deleted by `cargo dev down`.\n");
+    for (name, value) in environment {
+        // Single quotes: dotenv expands `$` in anything else.
+        text.push_str(&format!("{name}='{value}'\n"));
+    }
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Deletes [`environment_file`].
+pub fn forget_environment() {
+    if let Ok(file) = environment_file() {
+        let _ = fs::remove_file(file);
+    }
+}
