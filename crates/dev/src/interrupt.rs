@@ -5,22 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Result;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
 
-/// Calls `stop` when SIGINT, SIGTERM or SIGHUP arrives, then exits with the code it returns. To be called before any
-/// other thread exists: only threads started later leave the signals to this one.
+/// Calls `stop` when SIGINT, SIGTERM or SIGHUP arrives, then exits with the code it returns.
 pub fn on_signal(stop: impl FnOnce(Signal) -> u8 + Send + 'static) -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     thread::spawn(move || {
-        let signal = signals.wait().unwrap_or(Signal::SIGTERM);
-        UNDER_WAY.store(true, Ordering::SeqCst);
-        exit(stop(signal).into());
+        if let Some(signal) = signals.forever().next() {
+            UNDER_WAY.store(true, Ordering::SeqCst);
+            exit(stop(Signal::try_from(signal).unwrap_or(Signal::SIGTERM)).into());
+        }
     });
     Ok(())
 }
