@@ -1,0 +1,202 @@
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use async_graphql::{
+    Executor, ObjectType, Request, Schema, SchemaBuilder, ServerError, SubscriptionType, parser::types::OperationType,
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, Method, Response, StatusCode, header, request::Parts},
+    routing::get,
+};
+use futures::FutureExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::{
+    Limits, Refusal, TraceId,
+    completion::{self, FieldTypes},
+    cost, document, errors, playground, request,
+    response::{self, Accept, Denied, Media},
+};
+
+type HttpRequest = axum::http::Request<Body>;
+type HttpResponse = Response<Body>;
+
+/// Serves a schema at `/graphql`, and the playground's files below `/playground/`.
+///
+/// It takes the builder, not the schema, because two of the [`Limits`] are set there, and would otherwise be forgotten.
+///
+/// # Panics
+///
+/// Panics where the roots are not named `Query`, `Mutation` and `Subscription`: the SDL has no `schema { … }` block,
+/// so under other names it could not be composed with another service's.
+pub fn router<Q, M, S>(schema: SchemaBuilder<Q, M, S>, limits: Limits) -> Router
+where
+    Q: ObjectType + 'static,
+    M: ObjectType + 'static,
+    S: SubscriptionType + 'static,
+{
+    assert_eq!(Q::type_name(), "Query", "the root of queries has another name");
+    assert!(
+        M::is_empty() || M::type_name() == "Mutation",
+        "the root of mutations has another name"
+    );
+    assert!(
+        S::is_empty() || S::type_name() == "Subscription",
+        "the root of subscriptions has another name"
+    );
+
+    let mut schema = schema.limit_complexity(limits.max_complexity);
+    if !limits.introspection {
+        // A suggestion ("did you mean …") tells names, too.
+        schema = schema.disable_introspection().disable_suggestions();
+    }
+    let schema = schema.finish();
+    let types = FieldTypes::of(&schema.sdl());
+    let edge = Arc::new(Edge { schema, types, limits });
+    let methods = get(on_get::<Schema<Q, M, S>>)
+        .post(on_post::<Schema<Q, M, S>>)
+        .fallback(on_other_method);
+    Router::new()
+        .route("/graphql", methods)
+        .merge(playground::router())
+        .with_state(edge)
+}
+
+struct Edge<E> {
+    schema: E,
+    types: FieldTypes,
+    limits: Limits,
+}
+
+async fn on_post<E: Executor>(State(edge): State<Arc<Edge<E>>>, request: HttpRequest) -> HttpResponse {
+    let (head, body) = request.into_parts();
+    answer(&edge, head, async |head: &Parts| {
+        request::check_content_type(&head.headers)?;
+        let body = read_body(&head.headers, body, edge.limits.max_body_bytes).await?;
+        request::from_body(&body)
+    })
+    .await
+}
+
+async fn on_get<E: Executor>(State(edge): State<Arc<Edge<E>>>, request: HttpRequest) -> HttpResponse {
+    let (head, _) = request.into_parts();
+    if !request::has_query(&head.uri) && Accept::of(&head.headers).prefers_html() {
+        return playground::page();
+    }
+    answer(&edge, head, async |head: &Parts| request::from_query_string(&head.uri)).await
+}
+
+async fn on_other_method(headers: HeaderMap) -> HttpResponse {
+    let media = Media::negotiate(&Accept::of(&headers)).unwrap_or(Media::FALLBACK);
+    Denied::method_not_allowed("send a query by GET or POST, a mutation by POST").write(media)
+}
+
+/// Reads and executes a request in the time there is, and turns whatever becomes of it into a response.
+async fn answer<E: Executor>(
+    edge: &Edge<E>,
+    head: Parts,
+    read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
+) -> HttpResponse {
+    let Some(media) = Media::negotiate(&Accept::of(&head.headers)) else {
+        let message = "answers are application/graphql-response+json or application/json";
+        return Denied::new(StatusCode::NOT_ACCEPTABLE, Refusal::invalid(message)).write(Media::FALLBACK);
+    };
+    let trace = head
+        .extensions
+        .get::<TraceId>()
+        .copied()
+        .unwrap_or_else(TraceId::random);
+    let executed = AssertUnwindSafe(execute(edge, head, trace, read)).catch_unwind();
+    match tokio::time::timeout(edge.limits.request_timeout, executed).await {
+        Ok(Ok(Ok(mut executed))) => {
+            errors::settle(&mut executed.errors, trace);
+            response::write_executed(executed, media)
+        }
+        Ok(Ok(Err(denied))) => denied.write(media),
+        Ok(Err(panic)) => {
+            tracing::error!(trace.id = %trace, error = panic_message(&*panic), "a request panicked");
+            let error = errors::internal("internal error", trace);
+            response::write_errors(StatusCode::INTERNAL_SERVER_ERROR, &[error], media)
+        }
+        Err(_) => {
+            let seconds = edge.limits.request_timeout.as_secs_f32();
+            tracing::warn!(trace.id = %trace, timeout_seconds = seconds, "a request timed out");
+            let error = errors::internal(format!("timed out after {seconds} s"), trace);
+            response::write_errors(StatusCode::GATEWAY_TIMEOUT, &[error], media)
+        }
+    }
+}
+
+async fn execute<E: Executor>(
+    edge: &Edge<E>,
+    head: Parts,
+    trace: TraceId,
+    read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
+) -> Result<async_graphql::Response, Denied> {
+    let mut request = read(&head).await?;
+    if let Err(error) = admit(&mut request, &edge.limits) {
+        return Ok(async_graphql::Response::from_errors(vec![error]));
+    }
+    if head.method != Method::POST && !is_query(&mut request) {
+        return Err(Denied::method_not_allowed(
+            "only a query can be sent by GET: send a mutation by POST",
+        ));
+    }
+    let operation_name = request.operation_name.clone();
+    // It is parsed: the schema does not look at the text again.
+    let query = std::mem::take(&mut request.query);
+    let mut executed = edge.schema.execute(request.data(head).data(trace)).await;
+    if executed.is_err() {
+        completion::complete(&mut executed, &query, operation_name.as_deref(), &edge.types);
+    }
+    Ok(executed)
+}
+
+/// Parses the document and decides whether it may be executed.
+fn admit(request: &mut Request, limits: &Limits) -> Result<(), ServerError> {
+    document::scan(&request.query, limits.max_tokens).map_err(|refusal| errors::refused(&refusal))?;
+    let document = request.parsed_query().map_err(errors::unparsable)?;
+    cost::check(document, limits).map_err(|refusal| errors::refused(&refusal))
+}
+
+/// Whether nothing but a query would be executed. Where it is not clear what would be, nothing is.
+fn is_query(request: &mut Request) -> bool {
+    let operation_name = request.operation_name.clone();
+    let document = request.parsed_query().ok();
+    let operation = document.and_then(|document| cost::operation(document, operation_name.as_deref()));
+    operation.is_none_or(|operation| operation.ty == OperationType::Query)
+}
+
+async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, Denied> {
+    let too_large = || {
+        let message = format!("the body is larger than {max_bytes} bytes");
+        Denied::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::too_complex(message).with("max", max_bytes as u64),
+        )
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max_bytes as u64) {
+        return Err(too_large());
+    }
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Denied::new(
+            StatusCode::BAD_REQUEST,
+            Refusal::invalid("the body breaks off"),
+        )),
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("?")
+}

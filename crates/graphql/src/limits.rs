@@ -1,0 +1,42 @@
+use std::time::Duration;
+
+/// What one request may cost. Everything here is refused with a code and a message that names the limit.
+///
+/// The defaults leave room for GraphiQL's introspection query (about 240 fields, 15 levels) and for a mutation that
+/// imports 10 000 rows from a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a POST body. Default 4 MiB: 10 000 products of 400 bytes. Larger bodies are refused with 413.
+    pub max_body_bytes: usize,
+    /// Time from the request's head to the answer's, the client's sending of the body included. Default 30 s.
+    /// After that, what is executing is dropped, and the answer is 504.
+    pub request_timeout: Duration,
+    /// Lexical tokens of the document. Default 10 000. Data belongs in variables, which this does not count.
+    pub max_tokens: usize,
+    /// Levels of fields below one another. Default 16: introspection needs 15.
+    pub max_depth: usize,
+    /// Fields asked for with all fragments spelled out, `__typename` and aliases included. Default 1 000.
+    pub max_fields: usize,
+    /// Directives written in the document. Default 50.
+    pub max_directives: usize,
+    /// The schema's own measure: 1 a field, and what each field's `complexity` says. Default 20 000: about 1 000
+    /// objects of 20 fields.
+    pub max_complexity: usize,
+    /// Whether the schema may be read over HTTP (`__schema`, `__type`, and federation's `_service`). Default `true`.
+    pub introspection: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 4 * 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            max_tokens: 10_000,
+            max_depth: 16,
+            max_fields: 1_000,
+            max_directives: 50,
+            max_complexity: 20_000,
+            introspection: true,
+        }
+    }
+}
