@@ -51,10 +51,7 @@ pub fn pool(url: &SecretString, app: &str, bounds: &Bounds) -> anyhow::Result<Pg
     let options = options.application_name(app).options([
         ("statement_timeout", seconds(bounds.database_statement_timeout_seconds)),
         ("lock_timeout", seconds(bounds.database_lock_timeout_seconds)),
-        (
-            "idle_in_transaction_session_timeout",
-            seconds(2 * bounds.database_statement_timeout_seconds),
-        ),
+        ("idle_in_transaction_session_timeout", seconds(2 * bounds.database_statement_timeout_seconds)),
     ]);
     Ok(PgPoolOptions::new()
         .max_connections(bounds.database_max_connections)
@@ -73,9 +70,8 @@ pub async fn migrate(pool: &PgPool, migrator: &Migrator) -> anyhow::Result<()> {
         .without_max_times()
         .build();
     loop {
-        let error = match pool.acquire().await {
-            Ok(mut connection) => return migrator.run(&mut *connection).await.context("cannot migrate"),
-            Err(error) => error,
+        let Err(error) = pool.acquire().await else {
+            return migrator.run(pool).await.context("cannot migrate");
         };
         let pause = pauses.next().unwrap_or(Duration::from_secs(2));
         tracing::warn!(%error, pause_ms = pause.as_millis(), "waiting for the database");

@@ -57,10 +57,7 @@ enum Status {
 impl Health {
     /// No longer ready once `draining` is cancelled.
     pub fn new(draining: CancellationToken) -> Self {
-        Self {
-            draining,
-            dependencies: Vec::new(),
-        }
+        Self { draining, dependencies: Vec::new() }
     }
 
     /// Without this dependency the service is not ready.
@@ -85,11 +82,7 @@ impl Health {
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        self.dependencies.push(Dependency {
-            name,
-            needed,
-            check: Box::new(move || Box::pin(check())),
-        });
+        self.dependencies.push(Dependency { name, needed, check: Box::new(move || Box::pin(check())) });
         self
     }
 
@@ -106,18 +99,10 @@ impl Health {
         let mut dependencies = BTreeMap::new();
         for Dependency { name, needed, check } in &self.dependencies {
             let answer = tokio::time::timeout(CHECK_TIMEOUT, check()).await;
-            let reason = answer
-                .unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())))
-                .err();
+            let reason =
+                answer.unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))).err();
             let status = if reason.is_none() { Status::Up } else { Status::Down };
-            dependencies.insert(
-                *name,
-                DependencyReport {
-                    status,
-                    needed: *needed,
-                    reason,
-                },
-            );
+            dependencies.insert(*name, DependencyReport { status, needed: *needed, reason });
         }
         let draining = self.draining.is_cancelled();
         let all_up = dependencies.values().all(|d| d.status == Status::Up);
@@ -140,10 +125,6 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
 
 async fn whole(State(health): State<Arc<Health>>) -> Response {
     let report = health.report().await;
-    let status = if report.status == Status::Up {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.status == Status::Up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }

@@ -24,10 +24,7 @@ pub fn router(own: Router, health: Health, metrics: PrometheusHandle) -> Router 
     );
     own.merge(health.routes())
         .route("/metrics", get(move || std::future::ready(metrics.render())))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
+        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .layer(referrer)
         .layer(CatchPanicLayer::new())
         .layer(TraceLayer::new_for_http().on_request(()).on_response(log))
@@ -36,11 +33,7 @@ pub fn router(own: Router, health: Health, metrics: PrometheusHandle) -> Router 
 fn log<B>(response: &Response<B>, latency: Duration, _span: &Span) {
     metrics::histogram!("http_request_seconds", "status" => response.status().as_u16().to_string())
         .record(latency.as_secs_f64());
-    tracing::debug!(
-        http.status = response.status().as_u16(),
-        duration_ms = latency.as_millis(),
-        "answered"
-    );
+    tracing::debug!(http.status = response.status().as_u16(), duration_ms = latency.as_millis(), "answered");
 }
 
 /// Serves until `shutdown`, then finishes the requests that have begun.
@@ -49,8 +42,6 @@ fn log<B>(response: &Response<B>, latency: Duration, _span: &Span) {
 /// When the listener breaks.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
     tracing::info!(http.address = %listener.local_addr()?, "listening");
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await?;
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
     Ok(())
 }

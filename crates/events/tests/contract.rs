@@ -11,10 +11,7 @@ fn order_id() -> OrderId {
     OrderId::try_from("ORD-12345".to_owned()).unwrap()
 }
 
-const ITEM: Item = Item {
-    product_id: 1,
-    quantity: 2,
-};
+const ITEM: Item = Item { product_id: 1, quantity: 2 };
 
 fn written<E: Event>(event: &E) -> String {
     serde_json::to_string(event).unwrap() + "\n"
@@ -95,12 +92,9 @@ fn unknown_fields_are_ignored() {
 
 #[test]
 fn absurd_quantities_are_read_so_that_they_can_be_answered() {
-    for (written, read) in [
-        ("-5", -5),
-        ("99999999999999999999999", i64::MAX),
-        ("18446744073709551615", i64::MAX),
-        ("2.0", 2),
-    ] {
+    for (written, read) in
+        [("-5", -5), ("99999999999999999999999", i64::MAX), ("18446744073709551615", i64::MAX), ("2.0", 2)]
+    {
         let body =
             format!(r#"{{"event":"OrderCreated","order_id":"A","items":[{{"product_id":1,"quantity":{written}}}]}}"#);
         assert_eq!(created(&body).unwrap().items[0].quantity, read);
@@ -109,15 +103,8 @@ fn absurd_quantities_are_read_so_that_they_can_be_answered() {
 
 #[test]
 fn what_is_no_event_says_why() {
-    let deep = format!(
-        r#"{{"event":"OrderCreated","x":{}{}}}"#,
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
-    let long_id = format!(
-        r#"{{"event":"OrderCreated","order_id":"{}","items":[]}}"#,
-        "é".repeat(65)
-    );
+    let deep = format!(r#"{{"event":"OrderCreated","x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let long_id = format!(r#"{{"event":"OrderCreated","order_id":"{}","items":[]}}"#, "é".repeat(65));
     for (body, why) in [
         ("", "EOF"),
         ("null", "invalid type: null"),
@@ -125,39 +112,15 @@ fn what_is_no_event_says_why() {
         (r#"{"event":1}"#, "invalid type: integer"),
         (r#"{"event":"Boom"}"#, "unexpected event \"Boom\""),
         (r#"{"event":"OrderCreated","items":[]}"#, "missing field `order_id`"),
-        (
-            r#"{"event":"OrderCreated","order_id":7,"items":[]}"#,
-            "invalid type: integer",
-        ),
-        (
-            r#"{"event":"OrderCreated","order_id":"","items":[]}"#,
-            "order_id is empty",
-        ),
-        (
-            r#"{"event":"OrderCreated","order_id":"a\u0000","items":[]}"#,
-            "order_id contains NUL",
-        ),
+        (r#"{"event":"OrderCreated","order_id":7,"items":[]}"#, "invalid type: integer"),
+        (r#"{"event":"OrderCreated","order_id":"","items":[]}"#, "order_id is empty"),
+        (r#"{"event":"OrderCreated","order_id":"a\u0000","items":[]}"#, "order_id contains NUL"),
         (r#"{"event":"OrderCreated","order_id":"A"}"#, "missing field `items`"),
-        (
-            r#"{"event":"OrderCreated","order_id":"A","items":{}}"#,
-            "invalid type: map",
-        ),
-        (
-            r#"{"event":"OrderCreated","order_id":"A","items":[{"product_id":1,"quantity":1.5}]}"#,
-            "expected an integer",
-        ),
-        (
-            r#"{"event":"OrderCreated","order_id":"A","items":[{"product_id":1,"quantity":"2"}]}"#,
-            "expected an integer",
-        ),
-        (
-            r#"{"event":"OrderCreated","order_id":"A","order_id":"B","items":[]}"#,
-            "duplicate field `order_id`",
-        ),
-        (
-            r#"{"event":"OrderCreated","order_id":"A","items":[]} trailing"#,
-            "trailing characters",
-        ),
+        (r#"{"event":"OrderCreated","order_id":"A","items":{}}"#, "invalid type: map"),
+        (r#"{"event":"OrderCreated","order_id":"A","items":[{"product_id":1,"quantity":1.5}]}"#, "expected an integer"),
+        (r#"{"event":"OrderCreated","order_id":"A","items":[{"product_id":1,"quantity":"2"}]}"#, "expected an integer"),
+        (r#"{"event":"OrderCreated","order_id":"A","order_id":"B","items":[]}"#, "duplicate field `order_id`"),
+        (r#"{"event":"OrderCreated","order_id":"A","items":[]} trailing"#, "trailing characters"),
         (&long_id, "order_id has more than 64 characters"),
         (&deep, "missing field `order_id`"),
     ] {

@@ -78,9 +78,7 @@ pub async fn consume<H: Handler>(
     let deciding = async {
         let tag = format!("{app_id}.{queue}");
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = channel
-            .basic_consume(queue.into(), tag.as_str().into(), options, arguments)
-            .await?;
+        let consumer = channel.basic_consume(queue.into(), tag.as_str().into(), options, arguments).await?;
         let mut batches = consumer.ready_chunks(limits.batch);
         while let Some(Some(batch)) = shutdown.run_until_cancelled(batches.next()).await {
             let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
@@ -93,9 +91,7 @@ pub async fn consume<H: Handler>(
         }
         drop(answered);
         if shutdown.is_cancelled() {
-            channel
-                .basic_cancel(tag.as_str().into(), BasicCancelOptions::default())
-                .await?;
+            channel.basic_cancel(tag.as_str().into(), BasicCancelOptions::default()).await?;
             return Ok(());
         }
         anyhow::bail!("the broker ended the consumer of {queue}")

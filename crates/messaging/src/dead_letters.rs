@@ -1,5 +1,6 @@
 //! What could not be handled waits in `Q.dead` with the reason in a header, until a person replays or purges it.
 
+mod command;
 mod shelf;
 
 use futures::future::try_join_all;
@@ -11,6 +12,7 @@ use lapin::types::AMQPValue;
 use crate::publisher::message_id;
 use crate::{Confirms, PublishError, Publisher};
 
+pub use command::Command;
 pub use shelf::{DeadLetter, Shelf};
 
 /// Why the message is dead.
@@ -29,17 +31,9 @@ pub(crate) async fn bury(
     dead: impl Iterator<Item = (&Delivery, &str)>,
 ) -> Result<Confirms, PublishError> {
     let sent = dead.map(|(delivery, reason)| {
-        tracing::warn!(
-            queue,
-            message.id = message_id(&delivery.properties),
-            reason,
-            "a message is dead-lettered"
-        );
+        tracing::warn!(queue, message.id = message_id(&delivery.properties), reason, "a message is dead-lettered");
         metrics::counter!("messages_dead_lettered_total", "queue" => queue).increment(1);
-        let options = BasicPublishOptions {
-            mandatory: true,
-            immediate: false,
-        };
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
         publisher.send(
             events::queues::DEAD_LETTERS,
             queue,

@@ -40,11 +40,7 @@ impl From<sqlx::Error> for Fault {
             | sqlx::Error::WorkerCrashed => true,
             _ => false,
         };
-        if server {
-            Self::Server(error.into())
-        } else {
-            Self::Sticky(error.into())
-        }
+        if server { Self::Server(error.into()) } else { Self::Sticky(error.into()) }
     }
 }
 
@@ -62,17 +58,9 @@ fn is_servers_fault(sqlstate: &str) -> bool {
     match sqlstate {
         "57014" => false,
         "42P01" | "3D000" | "25006" => true,
-        _ => [
-            CONNECTION,
-            NOT_LOGGED_IN,
-            ROLLED_BACK,
-            OUT_OF_RESOURCES,
-            NOT_READY,
-            OPERATOR,
-            SYSTEM,
-        ]
-        .iter()
-        .any(|class| sqlstate.starts_with(class)),
+        _ => [CONNECTION, NOT_LOGGED_IN, ROLLED_BACK, OUT_OF_RESOURCES, NOT_READY, OPERATOR, SYSTEM]
+            .iter()
+            .any(|class| sqlstate.starts_with(class)),
     }
 }
 
@@ -82,9 +70,7 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_later_is_tried_again() {
-        for sqlstate in [
-            "08006", "28P01", "40001", "40P01", "53300", "55P03", "57P01", "58030", "42P01", "25006",
-        ] {
+        for sqlstate in ["08006", "28P01", "40001", "40P01", "53300", "55P03", "57P01", "58030", "42P01", "25006"] {
             assert!(is_servers_fault(sqlstate), "{sqlstate}");
         }
         for sqlstate in ["57014", "23505", "23514", "22P05", "42601", "XX000"] {

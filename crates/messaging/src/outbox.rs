@@ -69,11 +69,7 @@ pub struct Relay {
 impl Relay {
     /// A relay that looks by itself once in each `period`.
     pub fn new(pool: PgPool, period: Duration) -> Self {
-        Self {
-            pool,
-            period,
-            wake: Arc::default(),
-        }
+        Self { pool, period, wake: Arc::default() }
     }
 
     /// Says that something was committed to the outbox.
@@ -113,10 +109,7 @@ impl Relay {
     /// When the database or the broker fails; what was not deleted is published again.
     pub async fn step(&self, publisher: &Publisher) -> Result<usize, StepError> {
         let mut tx = self.pool.begin().await?;
-        sqlx::query("select pg_advisory_xact_lock($1)")
-            .bind(LOCK)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
         let rows: Vec<Row> = sqlx::query_as(
             "select id, message_id, exchange, routing_key, event, key, body, mandatory, traceparent
              from outbox

@@ -51,10 +51,7 @@ impl Publisher {
     pub async fn open(connection: &Connection, app_id: &str) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Self {
-            channel,
-            app_id: short(app_id).unwrap_or_default(),
-        })
+        Ok(Self { channel, app_id: short(app_id).unwrap_or_default() })
     }
 
     /// Hands messages to the broker, in order.
@@ -66,17 +63,8 @@ impl Publisher {
         messages: impl IntoIterator<Item = &'a Outgoing>,
     ) -> Result<Confirms, PublishError> {
         let sent = messages.into_iter().map(|message| {
-            let options = BasicPublishOptions {
-                mandatory: message.mandatory,
-                immediate: false,
-            };
-            self.send(
-                &message.exchange,
-                &message.routing_key,
-                options,
-                &message.body,
-                self.properties(message),
-            )
+            let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
+            self.send(&message.exchange, &message.routing_key, options, &message.body, self.properties(message))
         });
         Ok(Confirms(try_join_all(sent).await?))
     }
@@ -90,25 +78,16 @@ impl Publisher {
         properties: BasicProperties,
     ) -> lapin::Result<PublisherConfirm> {
         let (exchange, routing_key) = (exchange.into(), routing_key.into());
-        self.channel
-            .basic_publish(exchange, routing_key, options, body, properties)
-            .await
+        self.channel.basic_publish(exchange, routing_key, options, body, properties).await
     }
 
     fn properties(&self, message: &Outgoing) -> BasicProperties {
         let mut headers = FieldTable::default();
-        headers.insert(
-            Trace::HEADER.into(),
-            AMQPValue::LongString(LongString::from(message.traceparent.as_str())),
-        );
+        headers.insert(Trace::HEADER.into(), AMQPValue::LongString(LongString::from(message.traceparent.as_str())));
         let properties = BasicProperties::default()
             .with_message_id(message.message_id.to_string().into())
             .with_type(message.event.as_ref().into())
-            .with_timestamp(
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs()),
-            )
+            .with_timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
             .with_app_id(self.app_id.clone())
             .with_content_type("application/json".into())
             .with_delivery_mode(PERSISTENT)
@@ -139,9 +118,7 @@ impl Confirms {
             return Err(PublishError::Refused);
         }
         let returned = confirmations.into_iter().filter_map(Confirmation::take_message);
-        Ok(returned
-            .map(|message| message_id(&message.delivery.properties).to_owned())
-            .collect())
+        Ok(returned.map(|message| message_id(&message.delivery.properties).to_owned()).collect())
     }
 }
 

@@ -25,6 +25,12 @@ pub struct Broker {
     status: watch::Sender<Status>,
 }
 
+/// What a service does with a connection to the broker.
+pub trait Work: Sync {
+    /// Declares what it needs, then works until the connection breaks or it is told to stop.
+    fn session(&self, connection: &Connection) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
 /// How the connection stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -69,13 +75,13 @@ impl Broker {
     /// Runs `work` on a connection until `shutdown`, beginning anew with a growing pause whenever it fails.
     ///
     /// After `shutdown` the work is to finish what it has begun and return.
-    pub async fn run(&self, shutdown: &CancellationToken, work: impl AsyncFn(&Connection) -> anyhow::Result<()>) {
+    pub async fn run(&self, shutdown: &CancellationToken, work: &impl Work) {
         let mut pauses = pauses();
         while !shutdown.is_cancelled() {
             let begun = Instant::now();
             let ended = tokio::select! {
                 connected = self.connect() => match connected {
-                    Ok(connection) => self.work_on(connection, &work).await,
+                    Ok(connection) => self.work_on(connection, work).await,
                     Err(error) => Err(error),
                 },
                 () = shutdown.cancelled() => break,
@@ -83,9 +89,8 @@ impl Broker {
             if shutdown.is_cancelled() {
                 break;
             }
-            let reason = ended
-                .err()
-                .map_or_else(|| "the work ended by itself".to_owned(), |error| format!("{error:#}"));
+            let reason =
+                ended.err().map_or_else(|| "the work ended by itself".to_owned(), |error| format!("{error:#}"));
             if begun.elapsed() >= STABLE_AFTER {
                 pauses = self::pauses();
             }
@@ -104,12 +109,8 @@ impl Broker {
         self.status.send_replace(Status::Down("shut down".into()));
     }
 
-    async fn work_on(
-        &self,
-        connection: Connection,
-        work: &impl AsyncFn(&Connection) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let ended = work(&connection).await;
+    async fn work_on(&self, connection: Connection, work: &impl Work) -> anyhow::Result<()> {
+        let ended = work.session(&connection).await;
         const SUCCESS: u16 = 200;
         // A connection that failed is closed already, and its error is the one to tell.
         connection.close(SUCCESS, "bye".into()).await.ok();

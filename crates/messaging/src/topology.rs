@@ -29,11 +29,8 @@ pub struct WorkQueue {
 /// # Errors
 /// When the connection breaks, or something of that name is there already with other arguments.
 pub async fn declare(channel: &Channel, exchanges: &[&str], queues: &[WorkQueue]) -> lapin::Result<()> {
-    let exchanges: BTreeSet<&str> = exchanges
-        .iter()
-        .copied()
-        .chain(queues.iter().map(|queue| queue.exchange))
-        .collect();
+    let exchanges: BTreeSet<&str> =
+        exchanges.iter().copied().chain(queues.iter().map(|queue| queue.exchange)).collect();
     for exchange in exchanges {
         declare_exchange(channel, exchange, ExchangeKind::Topic).await?;
     }
@@ -51,35 +48,19 @@ pub async fn declare(channel: &Channel, exchanges: &[&str], queues: &[WorkQueue]
 }
 
 async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(name.into(), kind, durable, FieldTable::default())
-        .await
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare(name.into(), kind, durable, FieldTable::default()).await
 }
 
 async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> lapin::Result<()> {
-    let durable = QueueDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(name.into(), durable, arguments).await?;
     Ok(())
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, routing_key: &str) -> lapin::Result<()> {
     let options = QueueBindOptions::default();
-    channel
-        .queue_bind(
-            queue.into(),
-            exchange.into(),
-            routing_key.into(),
-            options,
-            FieldTable::default(),
-        )
-        .await
+    channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default()).await
 }
 
 /// At-least-once dead-lettering, so that the move to the dead-letter queue cannot lose the message either; RabbitMQ

@@ -16,10 +16,7 @@ impl Trace {
 
     /// The trace a message belongs to; a new one where it names none.
     pub fn of(properties: &BasicProperties) -> Self {
-        let header = properties
-            .headers()
-            .as_ref()
-            .and_then(|headers| headers.inner().get(Self::HEADER));
+        let header = properties.headers().as_ref().and_then(|headers| headers.inner().get(Self::HEADER));
         match header {
             Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok().and_then(Self::parse),
             _ => None,
@@ -57,11 +54,7 @@ mod tests {
     fn a_trace_survives_being_written_and_read() {
         let trace = Trace::start();
         assert_eq!(Trace::parse(&trace.traceparent()), Some(trace));
-        assert_ne!(
-            trace.traceparent(),
-            trace.traceparent(),
-            "each message has a span of its own"
-        );
+        assert_ne!(trace.traceparent(), trace.traceparent(), "each message has a span of its own");
     }
 
     #[test]

@@ -123,42 +123,27 @@ mod tests {
 
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
         let verdicts = decide(&handler, "q", &batch(bodies), || true).await.unwrap();
-        verdicts
-            .into_iter()
-            .map(|verdict| matches!(verdict, Verdict::Done(_)))
-            .collect()
+        verdicts.into_iter().map(|verdict| matches!(verdict, Verdict::Done(_))).collect()
     }
 
     #[tokio::test]
     async fn poison_is_found_and_its_neighbours_pass_in_order() {
         for panics in [false, true] {
-            let handler = Picky {
-                server_is_back_after: Mutex::new(0),
-                panics,
-            };
+            let handler = Picky { server_is_back_after: Mutex::new(0), panics };
             let bodies = ["a", "poison", "b", "c", "poison", "d", "e"];
-            assert_eq!(
-                decided(handler, &bodies).await,
-                [true, false, true, true, false, true, true]
-            );
+            assert_eq!(decided(handler, &bodies).await, [true, false, true, true, false, true, true]);
         }
     }
 
     #[tokio::test]
     async fn a_server_that_is_away_costs_no_message() {
-        let handler = Picky {
-            server_is_back_after: Mutex::new(3),
-            panics: false,
-        };
+        let handler = Picky { server_is_back_after: Mutex::new(3), panics: false };
         assert_eq!(decided(handler, &["a", "b"]).await, [true, true]);
     }
 
     #[tokio::test]
     async fn a_batch_that_is_no_longer_wanted_is_given_up() {
-        let handler = Picky {
-            server_is_back_after: Mutex::new(usize::MAX),
-            panics: false,
-        };
+        let handler = Picky { server_is_back_after: Mutex::new(usize::MAX), panics: false };
         assert!(decide(&handler, "q", &batch(&["a"]), || false).await.is_err());
     }
 }

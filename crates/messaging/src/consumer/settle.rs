@@ -37,15 +37,8 @@ pub async fn answer(
     }
     let dead = dead.iter().map(|(at, reason)| (&answered[*at].0, reason.as_str()));
     let burials = dead_letters::bury(&publisher, queue, dead).await?;
-    let answers = publisher
-        .publish(answered.iter().flat_map(|(_, answers)| answers))
-        .await?;
-    Ok(Answered {
-        batch: answered,
-        publisher,
-        answers,
-        burials,
-    })
+    let answers = publisher.publish(answered.iter().flat_map(|(_, answers)| answers)).await?;
+    Ok(Answered { batch: answered, publisher, answers, burials })
 }
 
 /// The last step: waits for the confirms, then acknowledges the whole batch and every delivery before it.
@@ -57,44 +50,27 @@ pub async fn answer(
 /// When the connection breaks, the broker refuses a message, or a dead-letter queue is gone. Nothing of the batch is
 /// acknowledged then.
 pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) -> anyhow::Result<Publisher> {
-    let Answered {
-        batch,
-        publisher,
-        answers,
-        burials,
-    } = answered;
+    let Answered { batch, publisher, answers, burials } = answered;
     let (mut returned, with_burials) = tokio::try_join!(answers.wait(), burials.wait())?;
     // Both went through one channel, so a returned answer may have come in with the confirm of a burial.
     returned.extend(with_burials);
     if !returned.is_empty() {
-        let unheard: Vec<_> = batch
-            .iter()
-            .filter_map(|(delivery, answers)| unheard(delivery, answers, &returned))
-            .collect();
-        anyhow::ensure!(
-            unheard.len() >= returned.len(),
-            "the dead-letter queue of {queue} is gone"
-        );
+        let unheard: Vec<_> =
+            batch.iter().filter_map(|(delivery, answers)| unheard(delivery, answers, &returned)).collect();
+        anyhow::ensure!(unheard.len() >= returned.len(), "the dead-letter queue of {queue} is gone");
         let dead = unheard.iter().map(|(delivery, reason)| (*delivery, reason.as_str()));
         let returned = dead_letters::bury(&publisher, queue, dead).await?.wait().await?;
         anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
     }
     if let Some((last, _)) = batch.last() {
-        channel
-            .basic_ack(last.delivery_tag, BasicAckOptions { multiple: true })
-            .await?;
+        channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
     }
     metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
     Ok(publisher)
 }
 
 fn unheard<'a>(delivery: &'a Delivery, answers: &[Outgoing], returned: &[String]) -> Option<(&'a Delivery, String)> {
-    let answer = answers
-        .iter()
-        .find(|answer| returned.contains(&answer.message_id.to_string()))?;
-    let reason = format!(
-        "nobody listens to {} on the exchange {}",
-        answer.routing_key, answer.exchange
-    );
+    let answer = answers.iter().find(|answer| returned.contains(&answer.message_id.to_string()))?;
+    let reason = format!("nobody listens to {} on the exchange {}", answer.routing_key, answer.exchange);
     Some((delivery, reason))
 }

@@ -39,20 +39,12 @@ impl<'c> Shelf<'c> {
         let dead = events::queues::dead(queue);
         let mut letters = Vec::new();
         while letters.len() < limit {
-            let Some(message) = channel
-                .basic_get(dead.as_str().into(), BasicGetOptions::default())
-                .await?
-            else {
+            let Some(message) = channel.basic_get(dead.as_str().into(), BasicGetOptions::default()).await? else {
                 break;
             };
             letters.push(DeadLetter::read(message.delivery));
         }
-        Ok(Self {
-            connection,
-            queue,
-            channel,
-            letters,
-        })
+        Ok(Self { connection, queue, channel, letters })
     }
 
     /// The dead letters, oldest first.
@@ -69,19 +61,10 @@ impl<'c> Shelf<'c> {
         let publisher = Publisher::open(self.connection, "dead-letters").await?;
         let mut count = 0;
         for letter in self.letters.iter().filter(|letter| chosen(letter)) {
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
             let properties = lasting(&letter.delivery.properties).with_headers(original_headers(&letter.delivery));
-            let sent = publisher
-                .send("", self.queue, options, &letter.delivery.data, properties)
-                .await?;
-            anyhow::ensure!(
-                Confirms::of(vec![sent]).wait().await?.is_empty(),
-                "there is no queue {}",
-                self.queue
-            );
+            let sent = publisher.send("", self.queue, options, &letter.delivery.data, properties).await?;
+            anyhow::ensure!(Confirms::of(vec![sent]).wait().await?.is_empty(), "there is no queue {}", self.queue);
             self.remove(letter).await?;
             count += 1;
         }
@@ -102,9 +85,7 @@ impl<'c> Shelf<'c> {
     }
 
     async fn remove(&self, letter: &DeadLetter) -> lapin::Result<()> {
-        self.channel
-            .basic_ack(letter.delivery.delivery_tag, BasicAckOptions { multiple: false })
-            .await?;
+        self.channel.basic_ack(letter.delivery.delivery_tag, BasicAckOptions { multiple: false }).await?;
         Ok(())
     }
 }
@@ -118,11 +99,7 @@ impl DeadLetter {
             .unwrap_or_else(|| "unknown".into());
         let mut hasher = DefaultHasher::new();
         (message_id(&delivery.properties), &delivery.data).hash(&mut hasher);
-        Self {
-            id: format!("{:016x}", hasher.finish()),
-            reason,
-            delivery,
-        }
+        Self { id: format!("{:016x}", hasher.finish()), reason, delivery }
     }
 }
 

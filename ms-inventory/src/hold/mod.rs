@@ -1,0 +1,156 @@
+//! The rule of [`stock`](crate::stock) in the database: what is held for which order, and the answer each order got.
+//!
+//! [`reserve`] decides a batch of new orders, [`release`] ends holds. Both follow one rule of locking: **stock rows
+//! first, in the order of product ids; then holds, in the order of order ids.** Whoever changes a held order has locked
+//! the stock rows of all its products, so no two transactions can wait for each other, and a hold can be read without a
+//! lock by anyone who has them.
+
+mod answer;
+pub mod read;
+mod release;
+mod reserve;
+
+use std::collections::BTreeMap;
+
+use ::events::OrderId;
+use ::events::inventory::{ReleaseCause, StockReleased};
+use messaging::Fault;
+use sqlx::{PgConnection, PgPool};
+
+use crate::stock::{Level, Levels, Lines};
+
+pub use answer::Answer;
+pub use release::{cancel, expire_due};
+pub use reserve::{Order, Reserved, reserve};
+
+/// What becomes of a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "hold_status", rename_all = "snake_case")]
+pub enum Status {
+    /// Reserved, until its time runs out.
+    Held,
+    /// Sold.
+    Committed,
+    /// Cancelled.
+    Released,
+    /// Its time ran out.
+    Expired,
+    /// Nothing was ever held.
+    Rejected,
+}
+
+/// A transaction on stock and holds.
+trait Transaction: Sync {
+    type Done: Send;
+
+    /// Tries it, with the stock rows of `products` (sorted) to be locked first.
+    fn attempt(
+        &self,
+        conn: &mut PgConnection,
+        products: &[i64],
+    ) -> impl Future<Output = Result<Attempt<Self::Done>, Fault>> + Send;
+}
+
+/// How one try at a transaction ended.
+enum Attempt<T> {
+    /// It can be committed.
+    Done(T),
+    /// Somebody else came between two of its statements: to be rolled back and tried again, with the stock rows of
+    /// these products locked as well.
+    Again(Vec<i64>),
+}
+
+/// Each attempt locks what the one before found missing, so few are needed. A batch that needs more than this many is
+/// handed back to wait and come again.
+const MAX_ATTEMPTS: usize = 10;
+
+async fn commit<T: Transaction>(pool: &PgPool, mut products: Vec<i64>, transaction: T) -> Result<T::Done, Fault> {
+    for _ in 0..MAX_ATTEMPTS {
+        products.sort_unstable();
+        products.dedup();
+        let mut tx = pool.begin().await?;
+        match transaction.attempt(&mut tx, &products).await? {
+            Attempt::Done(done) => {
+                tx.commit().await?;
+                return Ok(done);
+            }
+            Attempt::Again(missing) => {
+                tx.rollback().await?;
+                products.extend(missing);
+            }
+        }
+    }
+    Err(Fault::Server(anyhow::anyhow!("others came between {MAX_ATTEMPTS} times in a row")))
+}
+
+/// Locks the stock rows of products and reads them. `products` is sorted.
+async fn lock(conn: &mut PgConnection, products: &[i64]) -> sqlx::Result<Levels> {
+    let rows = sqlx::query!(
+        "select product_id, on_hand, reserved
+         from stock
+         where product_id = any($1)
+         order by product_id
+         for update",
+        products,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.product_id, Level { on_hand: row.on_hand, reserved: row.reserved })).collect())
+}
+
+/// By how much `reserved` changes, by product.
+#[derive(Debug, Default)]
+struct Changes(BTreeMap<i64, i64>);
+
+impl Changes {
+    fn hold(&mut self, lines: &Lines) {
+        for item in lines.items() {
+            *self.0.entry(item.product_id).or_default() += item.quantity;
+        }
+    }
+
+    fn free(&mut self, lines: &Lines) {
+        for item in lines.items() {
+            *self.0.entry(item.product_id).or_default() -= item.quantity;
+        }
+    }
+
+    async fn apply(self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        let (products, changes): (Vec<i64>, Vec<i64>) = self.0.into_iter().filter(|(_, change)| *change != 0).unzip();
+        if products.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "update stock
+             set reserved = reserved + change
+             from unnest($1::bigint[], $2::bigint[]) as changes (product_id, change)
+             where stock.product_id = changes.product_id",
+            &products,
+            &changes,
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+/// A hold that ended without a sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The order.
+    pub order_id: OrderId,
+    /// What was held.
+    pub lines: Lines,
+}
+
+impl Ended {
+    fn from_row(order_id: String, product_ids: &[i64], quantities: &[i64]) -> Result<Self, Fault> {
+        let order_id = OrderId::try_from(order_id).map_err(|error| Fault::Sticky(error.into()))?;
+        Ok(Self { order_id, lines: Lines::from_columns(product_ids, quantities) })
+    }
+
+    /// The event that tells of it.
+    pub fn event(&self, cause: ReleaseCause) -> StockReleased {
+        StockReleased { order_id: self.order_id.clone(), items: self.lines.items().to_vec(), cause }
+    }
+}

@@ -1,0 +1,1 @@
+//! Holds as people look at them.
