@@ -31,9 +31,9 @@ impl Need {
         match self {
             Self::Postgres => postgres_programs().is_some(),
             Self::RabbitMq => rabbitmq_scripts().is_some() && on_path("epmd").is_some(),
-            Self::Chromium => ["chromium", "chromium-browser", "google-chrome"]
-                .iter()
-                .any(|name| on_path(name).is_some()),
+            Self::Chromium => {
+                ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| on_path(name).is_some())
+            }
             Self::Npm => on_path("npm").is_some() && on_path("node").is_some(),
         }
     }
@@ -68,27 +68,16 @@ pub fn ensure(needs: &[Need], progress: &Progress) -> Result<()> {
     let names = packages.join(" ");
     if on_path("apt-get").is_none() {
         let brew: Vec<&str> = missing.iter().map(|need| need.brew_package()).collect();
-        bail!(
-            "missing: {names}. Please install, for example with: brew install {}",
-            brew.join(" ")
-        );
+        bail!("missing: {names}. Please install, for example with: brew install {}", brew.join(" "));
     }
     let Some(mut shell) = root_shell() else {
         bail!("missing: {names}. Please type: sudo apt-get update && sudo apt-get install -y {names}");
     };
     let step = progress.step(&format!("installing {names}"));
-    let output = shell
-        .arg(APT_SCRIPT)
-        .arg("install")
-        .args(&packages)
-        .stdin(Stdio::null())
-        .output()?;
+    let output = shell.arg(APT_SCRIPT).arg("install").args(&packages).stdin(Stdio::null()).output()?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "apt-get could not install {names}:\n{text}\n{}",
-            String::from_utf8_lossy(&output.stdout)
-        );
+        bail!("apt-get could not install {names}:\n{text}\n{}", String::from_utf8_lossy(&output.stdout));
     }
     if let Some(need) = missing.iter().find(|need| !need.is_met()) {
         bail!("{need:?} is still missing (or too old) after apt-get install {names}");
@@ -145,11 +134,7 @@ pub fn postgres_programs() -> Option<PathBuf> {
     path_folders()
         .into_iter()
         .chain(installed)
-        .filter(|folder| {
-            ["initdb", "postgres", "psql"]
-                .iter()
-                .all(|program| folder.join(program).is_file())
-        })
+        .filter(|folder| ["initdb", "postgres", "psql"].iter().all(|program| folder.join(program).is_file()))
         .filter_map(|folder| Some((postgres_version(&folder)?, folder)))
         .filter(|(version, _)| *version >= OLDEST_POSTGRES)
         .max_by_key(|(version, _)| *version)
@@ -172,28 +157,19 @@ pub fn rabbitmq_scripts() -> Option<PathBuf> {
         .iter()
         .flat_map(|parent| subfolders(Path::new(parent)))
         .map(|folder| folder.join("sbin"));
-    [
-        "/usr/lib/rabbitmq/bin",
-        "/opt/homebrew/opt/rabbitmq/sbin",
-        "/usr/local/opt/rabbitmq/sbin",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .chain(path_folders())
-    .chain(unpacked)
-    .find(|folder| {
-        ["rabbitmq-env", "rabbitmq-server", "rabbitmqctl"]
-            .iter()
-            .all(|name| folder.join(name).is_file())
-    })
+    ["/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"]
+        .iter()
+        .map(PathBuf::from)
+        .chain(path_folders())
+        .chain(unpacked)
+        .find(|folder| {
+            ["rabbitmq-env", "rabbitmq-server", "rabbitmqctl"].iter().all(|name| folder.join(name).is_file())
+        })
 }
 
 /// A program on the `PATH`, or in the folders of the system's administration tools, which are on root's only.
 pub fn on_path(program: &str) -> Option<PathBuf> {
-    path_folders()
-        .into_iter()
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    path_folders().into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// [`postgres_programs`], or an error that says what to do.
@@ -212,13 +188,9 @@ pub fn require_rabbitmq() -> Result<PathBuf> {
 
 fn path_folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"].map(PathBuf::from))
-        .collect()
+    env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"].map(PathBuf::from)).collect()
 }
 
 fn subfolders(parent: &Path) -> Vec<PathBuf> {
-    fs::read_dir(parent)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default()
+    fs::read_dir(parent).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }

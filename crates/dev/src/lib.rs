@@ -12,6 +12,10 @@ pub mod testing;
 pub mod status;
 pub mod up;
 
+pub mod check;
+pub mod queries;
+pub mod tally;
+
 pub mod playground;
 pub mod service;
 pub mod services;
@@ -20,6 +24,7 @@ pub mod postgres;
 pub mod rabbitmq;
 pub mod servers;
 
+pub mod fingerprint;
 pub mod install;
 pub mod interrupt;
 pub mod management;

@@ -5,17 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use dev::check::Selection;
 use dev::progress::Progress;
-use dev::servers::{self, Purpose, Servers};
+use dev::servers;
 use dev::status::Status;
-use dev::{install, interrupt, testing, up, workspace};
+use dev::{check, install, interrupt, testing, up, workspace};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo dev",
-    bin_name = "cargo dev",
-    about = "Runs and tests the services on private servers"
-)]
+#[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -52,6 +49,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Checks format, lints and recorded queries and runs all tests, on servers of its own; or only some tests
+    Test {
+        /// Only the tests whose path contains this
+        filter: Option<String>,
+        /// Only this package's tests
+        #[arg(short, long)]
+        package: Option<String>,
+    },
+    /// Records the queries of each service in its .sqlx, after a change of SQL or of the schema
+    Prepare,
     /// Starts only the test servers, leaves them running and prints their variables: eval "$(cargo dev servers)"
     Servers {
         /// Stops them and deletes their data
@@ -74,25 +81,17 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up {
-            supervise: true,
-            release,
-            ..
-        } => return up::supervise_detached(up::Options { release }),
-        Command::Up {
-            detach: true, release, ..
-        } => return up::background(up::Options { release }),
+        Command::Up { supervise: true, release, .. } => return up::supervise_detached(up::Options { release }),
+        Command::Up { detach: true, release, .. } => return up::background(up::Options { release }),
         Command::Up { release, .. } => return up::foreground(up::Options { release }),
         Command::Down => up::down()?,
         Command::Reset => up::reset()?,
         Command::Status { json } => print_status(json)?,
         Command::Psql { name, arguments } => psql(&name, &arguments)?,
+        Command::Test { filter, package } => return check::run(&Selection { filter, package }),
+        Command::Prepare => return check::record_queries(),
         Command::Servers { stop: false } => start_servers()?,
-        Command::Servers { stop: true } => {
-            let dir = workspace::test_dir()?;
-            servers::stop(&dir);
-            servers::delete(&dir)?;
-        }
+        Command::Servers { stop: true } => servers::stop_tests()?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -122,18 +121,9 @@ fn psql(name: &str, arguments: &[String]) -> Result<()> {
 }
 
 fn start_servers() -> Result<()> {
-    let dir = workspace::test_dir()?;
-    let _lock = servers::lock(&dir, || {
-        eprintln!("another command is using the test servers; waiting for it");
-    })?;
-    let servers = match Servers::running(&dir) {
-        Some(servers) => servers,
-        None => Servers::start(&dir, Purpose::Test, &Progress::new())?,
-    };
-    println!("export {}={}", testing::DATABASE_VARIABLE, servers.database_url);
-    println!("export {}={}", testing::AMQP_VARIABLE, servers.amqp_url);
-    if let Some(ui) = &servers.rabbitmq_ui {
-        println!("export {}={ui}", testing::RABBITMQ_UI_VARIABLE);
+    let servers = servers::keep_for_tests(&Progress::new())?;
+    for (name, value) in testing::environment(&servers) {
+        println!("export {name}={value}");
     }
     Ok(())
 }

@@ -46,45 +46,32 @@ impl Management {
     pub fn version(&self) -> Result<String> {
         let mut response = self.send(&Method::GET, "/api/overview", None)?;
         let overview: Value = response.body_mut().read_json()?;
-        Ok(overview["rabbitmq_version"]
-            .as_str()
-            .context("no rabbitmq_version in the overview")?
-            .to_owned())
+        Ok(overview["rabbitmq_version"].as_str().context("no rabbitmq_version in the overview")?.to_owned())
     }
 
     /// Names of the nodes of the cluster that run.
     pub fn running_nodes(&self) -> Result<Vec<String>> {
         let nodes: Vec<Value> = self.send(&Method::GET, "/api/nodes", None)?.body_mut().read_json()?;
         let running = nodes.iter().filter(|node| node["running"] == true);
-        Ok(running
-            .filter_map(|node| node["name"].as_str().map(str::to_owned))
-            .collect())
+        Ok(running.filter_map(|node| node["name"].as_str().map(str::to_owned)).collect())
     }
 
     /// Makes an empty vhost in which our user may do everything.
     pub fn create_vhost(&self, vhost: &str) -> Result<()> {
         self.send(&Method::PUT, &format!("/api/vhosts/{vhost}"), None)?;
         let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        self.send(
-            &Method::PUT,
-            &format!("/api/permissions/{vhost}/{}", self.user),
-            Some(&everything),
-        )?;
+        self.send(&Method::PUT, &format!("/api/permissions/{vhost}/{}", self.user), Some(&everything))?;
         Ok(())
     }
 
     /// Deletes a vhost with all in it; its connections are closed by the broker.
     pub fn delete_vhost(&self, vhost: &str) -> Result<()> {
-        self.send(&Method::DELETE, &format!("/api/vhosts/{vhost}"), None)
-            .map(drop)
+        self.send(&Method::DELETE, &format!("/api/vhosts/{vhost}"), None).map(drop)
     }
 
     /// Closes every connection of a vhost from the broker's side, and returns how many there were.
     pub fn close_connections(&self, vhost: &str, reason: &str) -> Result<usize> {
-        let all: Vec<Connection> = self
-            .send(&Method::GET, "/api/connections", None)?
-            .body_mut()
-            .read_json()?;
+        let all: Vec<Connection> = self.send(&Method::GET, "/api/connections", None)?.body_mut().read_json()?;
         let mut closed = 0;
         for connection in all.iter().filter(|connection| connection.vhost == vhost) {
             let path = format!("/api/connections/{}", path_segment(&connection.name));

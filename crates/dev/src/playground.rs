@@ -55,18 +55,8 @@ fn newest_source(folder: &Path) -> Option<SystemTime> {
     let entries = fs::read_dir(folder).ok()?;
     entries
         .flatten()
-        .filter(|entry| {
-            !["node_modules", "dist"]
-                .iter()
-                .any(|skipped| entry.file_name() == *skipped)
-        })
-        .filter_map(|entry| {
-            if entry.path().is_dir() {
-                newest_source(&entry.path())
-            } else {
-                modified(&entry.path())
-            }
-        })
+        .filter(|entry| !["node_modules", "dist"].iter().any(|skipped| entry.file_name() == *skipped))
+        .filter_map(|entry| if entry.path().is_dir() { newest_source(&entry.path()) } else { modified(&entry.path()) })
         .max()
 }
 

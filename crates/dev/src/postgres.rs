@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 
+use crate::fingerprint::Fingerprint;
 use crate::process::{Farewell, Process};
 use crate::{install, ports};
 
@@ -36,18 +37,10 @@ pub struct Options {
 
 impl Options {
     /// For `cargo dev up`: the usual port, default durability.
-    pub const RUN: Self = Self {
-        port: Some(5432),
-        max_connections: 200,
-        durable: true,
-    };
+    pub const RUN: Self = Self { port: Some(5432), max_connections: 200, durable: true };
 
     /// For tests: any port, many connections, and no waiting for the disk, since no test pulls the machine's plug.
-    pub const TEST: Self = Self {
-        port: None,
-        max_connections: 500,
-        durable: false,
-    };
+    pub const TEST: Self = Self { port: None, max_connections: 500, durable: false };
 }
 
 /// A running server. Dropping it kills it; its data stays.
@@ -68,12 +61,7 @@ impl Postgres {
         };
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let process = launch(dir, port, &options)?;
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            port,
-            options,
-            process,
-        })
+        Ok(Self { dir: dir.to_path_buf(), port, options, process })
     }
 
     /// URL of the superuser on the database `postgres`.
@@ -151,15 +139,7 @@ fn initialize(programs: &Path, data: &Path, account: &Account) -> Result<()> {
         .command(&programs.join("initdb"))
         .arg("-D")
         .arg(data)
-        .args([
-            "--username",
-            SUPERUSER,
-            "--encoding",
-            "UTF8",
-            "--locale",
-            "C",
-            "--no-instructions",
-        ])
+        .args(["--username", SUPERUSER, "--encoding", "UTF8", "--locale", "C", "--no-instructions"])
         // The server checks the password against its scram verifier in either method. Over loopback nothing is
         // gained by the client's 4096 rounds of SHA-256, which an unoptimized client pays at every connection.
         .args(["--auth-host", "password", "--auth-local", "reject"])
@@ -168,11 +148,7 @@ fn initialize(programs: &Path, data: &Path, account: &Account) -> Result<()> {
         .output()
         .context("cannot run initdb")?;
     fs::remove_file(&password_file)?;
-    ensure!(
-        output.status.success(),
-        "initdb failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "initdb failed:\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
@@ -204,11 +180,7 @@ impl Account {
         let mut command = Command::new(program);
         if let Some(user) = &self.other {
             // `/` because the account need not be allowed into our current folder.
-            command
-                .uid(user.uid.as_raw())
-                .gid(user.gid.as_raw())
-                .current_dir("/")
-                .env("HOME", &user.dir);
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).current_dir("/").env("HOME", &user.dir);
         }
         command
     }
@@ -225,7 +197,10 @@ impl Account {
         let place = if reachable {
             data
         } else {
-            let place = PathBuf::from(format!("/var/tmp/order-inventory-postgres-{:016x}", hash(dir)));
+            let place = PathBuf::from(format!(
+                "/var/tmp/order-inventory-postgres-{}",
+                Fingerprint::new().with(dir.as_os_str().as_encoded_bytes())
+            ));
             symlink(&place, &data).with_context(|| format!("cannot link {}", data.display()))?;
             place
         };
@@ -245,27 +220,14 @@ impl Account {
     }
 }
 
-/// FNV-1a: the same in every build, which the standard hasher does not promise.
-fn hash(path: &Path) -> u64 {
-    path.as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
-}
-
 /// `url` with another database, and with another login where one is given.
 pub fn rewrite_url(url: &str, login: Option<(&str, &str)>, database: &str) -> Result<String> {
     let parts = || {
         let (scheme, rest) = url.split_once("://")?;
-        let (address, options) = rest
-            .split_once('?')
-            .map_or((rest, None), |(address, options)| (address, Some(options)));
+        let (address, options) =
+            rest.split_once('?').map_or((rest, None), |(address, options)| (address, Some(options)));
         let address = address.split_once('/').map_or(address, |(address, _)| address);
-        let (old_login, host) = address
-            .rsplit_once('@')
-            .map_or((None, address), |(login, host)| (Some(login), host));
+        let (old_login, host) = address.rsplit_once('@').map_or((None, address), |(login, host)| (Some(login), host));
         let login = match login {
             Some((user, password)) => format!("{user}:{password}@"),
             None => old_login.map(|login| format!("{login}@")).unwrap_or_default(),
@@ -319,14 +281,8 @@ mod tests {
             rewrite_url(url, Some(("orders", "pass")), "orders").unwrap(),
             "postgres://orders:pass@db.example:6000/orders?sslmode=require"
         );
-        assert_eq!(
-            rewrite_url(url, None, "x").unwrap(),
-            "postgres://root:secret@db.example:6000/x?sslmode=require"
-        );
-        assert_eq!(
-            rewrite_url("postgres://localhost", None, "x").unwrap(),
-            "postgres://localhost/x"
-        );
+        assert_eq!(rewrite_url(url, None, "x").unwrap(), "postgres://root:secret@db.example:6000/x?sslmode=require");
+        assert_eq!(rewrite_url("postgres://localhost", None, "x").unwrap(), "postgres://localhost/x");
         assert!(rewrite_url("localhost/x", None, "x").is_err());
     }
 }

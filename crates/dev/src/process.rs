@@ -29,12 +29,12 @@ pub struct Farewell {
 }
 
 impl Farewell {
+    /// For commands that come to an end by themselves.
+    pub const COMMAND: Self = Self::new(Signal::SIGTERM, Duration::from_secs(5));
+
     /// Sends `signal`, then waits up to `patience`.
     pub const fn new(signal: Signal, patience: Duration) -> Self {
-        Self {
-            signal: signal as i32,
-            patience,
-        }
+        Self { signal: signal as i32, patience }
     }
 }
 
@@ -70,11 +70,7 @@ impl Process {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         if let Some(record) = Record::read(&record_path) {
-            ensure!(
-                !record.identity.lives(),
-                "{name} already runs as process {}",
-                record.identity.pid
-            );
+            ensure!(!record.identity.lives(), "{name} already runs as process {}", record.identity.pid);
         }
         let log = File::options().create(true).append(true).open(&log_path)?;
 
@@ -89,21 +85,10 @@ impl Process {
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let pid = i32::try_from(child.id())?;
         let identity = Identity::of(pid).with_context(|| format!("{name} ended at once, see {}", log_path.display()));
-        let record = Record {
-            name: name.to_owned(),
-            identity: identity?,
-            farewell,
-            spawned_at: SystemTime::now(),
-        };
+        let record = Record { name: name.to_owned(), identity: identity?, farewell, spawned_at: SystemTime::now() };
         fs::write(&record_path, serde_json::to_vec(&record)?)?;
         drop(stopping);
-        Ok(Self {
-            child,
-            record,
-            record_path,
-            log_path,
-            detached: false,
-        })
+        Ok(Self { child, record, record_path, log_path, detached: false })
     }
 
     /// [`Self::spawn`] with an empty log.
@@ -135,17 +120,10 @@ impl Process {
         while !ready() {
             let name = &self.record.name;
             if let Ok(Some(status)) = self.child.try_wait() {
-                bail!(
-                    "{name} ended ({status}) before it was ready:\n{}",
-                    tail(&self.log_path, 30)
-                );
+                bail!("{name} ended ({status}) before it was ready:\n{}", tail(&self.log_path, 30));
             }
             if Instant::now() > deadline {
-                bail!(
-                    "{name} is not ready after {} s:\n{}",
-                    patience.as_secs(),
-                    tail(&self.log_path, 30)
-                );
+                bail!("{name} is not ready after {} s:\n{}", patience.as_secs(), tail(&self.log_path, 30));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -210,13 +188,17 @@ impl Record {
     }
 
     fn stop(&self) {
+        let tree = self.identity.tree();
         if let Ok(signal) = Signal::try_from(self.farewell.signal) {
             self.identity.signal(signal);
             // A paused process hears nothing before it is woken.
             self.identity.signal_tree(Signal::SIGCONT);
         }
-        if !gone_within(&self.identity, self.farewell.patience) {
-            kill_tree(&self.identity);
+        gone_within(&self.identity, self.farewell.patience);
+        kill_tree(&self.identity);
+        // Not everybody takes their children along: cargo leaves its test binaries.
+        for orphan in tree {
+            kill_tree(&orphan);
         }
     }
 }
@@ -234,6 +216,17 @@ pub fn sweep(dir: &Path) {
     }
 }
 
+/// [`sweep`] on `dir` and all folders in it.
+pub fn sweep_below(dir: &Path) {
+    sweep(dir);
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep_below(&entry.path());
+        }
+    }
+}
+
 /// From now on this program starts nothing: it is about to sweep and end.
 pub fn stop_starting() {
     *STOPPING.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -247,8 +240,7 @@ pub fn runs(dir: &Path, name: &str) -> bool {
 /// Runs `command` to its end. Its output goes to a log of its own, line by line to `on_line`, and to the error where
 /// it fails.
 pub fn run(dir: &Path, name: &str, command: Command, on_line: impl FnMut(&str)) -> Result<()> {
-    const FAREWELL: Farewell = Farewell::new(Signal::SIGTERM, Duration::from_secs(5));
-    let process = Process::spawn_anew(dir, name, command, FAREWELL)?;
+    let process = Process::spawn_anew(dir, name, command, Farewell::COMMAND)?;
     let log = process.log_path.clone();
     let status = process.follow(on_line)?;
     ensure!(status.success(), "{name} failed ({status}):\n{}", tail(&log, 60));
@@ -265,10 +257,7 @@ impl LogReader {
     /// Starts at the beginning of the file.
     pub fn open(log: &Path) -> Result<Self> {
         let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
-        Ok(Self {
-            file,
-            unfinished: Vec::new(),
-        })
+        Ok(Self { file, unfinished: Vec::new() })
     }
 
     /// Hands over the lines that were completed since the last call.
@@ -329,9 +318,5 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension() == Some(OsStr::new("json")))
-        .collect()
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some(OsStr::new("json"))).collect()
 }

@@ -19,10 +19,7 @@ impl Identity {
     /// Who has this number now; `None` where nobody does, or only a zombie nobody has waited for.
     pub fn of(pid: i32) -> Option<Self> {
         let entry = system::entry(pid)?;
-        entry.lives.then_some(Self {
-            pid,
-            started: entry.started,
-        })
+        entry.lives.then_some(Self { pid, started: entry.started })
     }
 
     /// Whether that very process still runs.
@@ -56,10 +53,7 @@ impl Identity {
         let mut children: HashMap<i32, Vec<Self>> = HashMap::new();
         for (pid, entry) in system::all() {
             if entry.lives {
-                children.entry(entry.parent).or_default().push(Self {
-                    pid,
-                    started: entry.started,
-                });
+                children.entry(entry.parent).or_default().push(Self { pid, started: entry.started });
             }
         }
         let mut tree = Vec::new();
@@ -130,10 +124,7 @@ mod system {
         let Ok(output) = Command::new("ps").args(which).args(columns).output() else {
             return Vec::new();
         };
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(parse)
-            .collect()
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect()
     }
 
     fn parse(line: &str) -> Option<(i32, Entry)> {
@@ -141,13 +132,6 @@ mod system {
         let pid = fields.next()?.parse().ok()?;
         let parent = fields.next()?.parse().ok()?;
         let lives = !fields.next()?.starts_with('Z');
-        Some((
-            pid,
-            Entry {
-                parent,
-                lives,
-                started: fields.collect::<Vec<_>>().join(" "),
-            },
-        ))
+        Some((pid, Entry { parent, lives, started: fields.collect::<Vec<_>>().join(" ") }))
     }
 }

@@ -39,10 +39,7 @@ impl Default for Progress {
 impl Progress {
     /// Starts the moving line if stderr is a terminal.
     pub fn new() -> Self {
-        let progress = Self {
-            board: Arc::default(),
-            moving: stderr().is_terminal(),
-        };
+        let progress = Self { board: Arc::default(), moving: stderr().is_terminal() };
         if progress.moving {
             let board = Arc::downgrade(&progress.board);
             thread::spawn(move || {
@@ -62,11 +59,7 @@ impl Progress {
         board.last_id += 1;
         let id = board.last_id;
         board.steps.push((id, doing.to_owned()));
-        Step {
-            progress: self.clone(),
-            id,
-            since: Instant::now(),
-        }
+        Step { progress: self.clone(), id, since: Instant::now() }
     }
 
     /// A line of its own, above the moving one.

@@ -38,16 +38,10 @@ pub struct Options {
 
 impl Options {
     /// For `cargo dev up`: the usual ports.
-    pub const RUN: Self = Self {
-        port: Some(5672),
-        ui_port: Some(15672),
-    };
+    pub const RUN: Self = Self { port: Some(5672), ui_port: Some(15672) };
 
     /// For tests: any ports.
-    pub const TEST: Self = Self {
-        port: None,
-        ui_port: None,
-    };
+    pub const TEST: Self = Self { port: None, ui_port: None };
 }
 
 /// A running broker of one node. Dropping it kills it; its data stays.
@@ -65,11 +59,7 @@ impl RabbitMq {
         let epmd = Epmd::start(dir)?;
         let node = Node::prepare(dir, "rabbit", options, epmd.port)?;
         let process = node.launch()?;
-        Ok(Self {
-            node,
-            process,
-            _epmd: epmd,
-        })
+        Ok(Self { node, process, _epmd: epmd })
     }
 
     /// AMQP URL of the default vhost.
@@ -173,8 +163,7 @@ impl Node {
             distribution_port: ports::any()?,
             epmd_port,
         };
-        node.write_files()
-            .with_context(|| format!("cannot prepare {}", node.home().display()))?;
+        node.write_files().with_context(|| format!("cannot prepare {}", node.home().display()))?;
         Ok(node)
     }
 
@@ -237,10 +226,7 @@ impl Node {
             // Without a shell between us and the Erlang VM, whose own handler of SIGTERM stops the broker cleanly.
             ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
             // A developer's machine runs a compiler, two databases and a browser beside it.
-            (
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
-            ),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}".to_owned()),
         ]);
         environment
     }
@@ -250,20 +236,14 @@ impl Node {
         let home = self.home();
         vec![
             ("HOME", home.display().to_string()),
-            (
-                "RABBITMQ_CONF_ENV_FILE",
-                home.join("no-environment-file").display().to_string(),
-            ),
+            ("RABBITMQ_CONF_ENV_FILE", home.join("no-environment-file").display().to_string()),
             ("RABBITMQ_NODENAME", format!("{}@localhost", self.name)),
             ("ERL_EPMD_PORT", self.epmd_port.to_string()),
         ]
     }
 
     fn rabbitmqctl(&self) -> String {
-        let variables = self
-            .address()
-            .into_iter()
-            .map(|(name, value)| format!("{name}={}", shell_word(&value)));
+        let variables = self.address().into_iter().map(|(name, value)| format!("{name}={}", shell_word(&value)));
         let program = shell_word(&self.scripts.join("rabbitmqctl").display().to_string());
         format!("env {} {program}", variables.collect::<Vec<_>>().join(" "))
     }
@@ -282,12 +262,6 @@ fn listens(port: u16) -> bool {
 }
 
 fn shell_word(text: &str) -> String {
-    let plain = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "/_-.:@%+".contains(c));
-    if plain {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.:@%+".contains(c));
+    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

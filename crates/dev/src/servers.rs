@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +13,7 @@ use crate::postgres::{self, Postgres};
 use crate::process;
 use crate::progress::Progress;
 use crate::rabbitmq::{self, RabbitMq};
+use crate::workspace;
 
 /// Where the two servers answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,11 +59,7 @@ impl Servers {
                 None => start_postgres(dir, purpose, progress),
             });
             let broker = scope.spawn(|| match foreign_broker {
-                Some(amqp_url) => Ok(Broker {
-                    amqp_url,
-                    ui: set("RABBITMQ_UI_URL"),
-                    ctl: None,
-                }),
+                Some(amqp_url) => Ok(Broker { amqp_url, ui: set("RABBITMQ_UI_URL"), ctl: None }),
                 None => start_rabbitmq(dir, purpose, progress),
             });
             (database.join(), broker.join())
@@ -70,12 +67,7 @@ impl Servers {
         let panicked = |_| anyhow!("a thread that started a server panicked");
         let database_url = database_url.map_err(panicked)??;
         let Broker { amqp_url, ui, ctl } = broker.map_err(panicked)??;
-        let servers = Self {
-            database_url,
-            amqp_url,
-            rabbitmq_ui: ui,
-            rabbitmqctl: ctl,
-        };
+        let servers = Self { database_url, amqp_url, rabbitmq_ui: ui, rabbitmqctl: ctl };
         fs::create_dir_all(dir)?;
         fs::write(dir.join("servers.json"), serde_json::to_vec_pretty(&servers)?)?;
         Ok(servers)
@@ -97,13 +89,49 @@ pub fn stop(dir: &Path) {
     process::sweep(dir);
 }
 
+/// The test servers, started unless they run. They stay until [`release_tests`], or, kept, until [`stop_tests`].
+pub fn for_tests(progress: &Progress) -> Result<Servers> {
+    let dir = workspace::test_dir()?;
+    let _lock = lock(&dir, || {
+        progress.say("another command is starting the test servers; waiting for it");
+    })?;
+    match Servers::running(&dir) {
+        Some(servers) => Ok(servers),
+        None => {
+            stop_tests()?;
+            fs::create_dir_all(&dir)?;
+            Servers::start(&dir, Purpose::Test, progress)
+        }
+    }
+}
+
+/// [`for_tests`], and from now on they are kept.
+pub fn keep_for_tests(progress: &Progress) -> Result<Servers> {
+    let servers = for_tests(progress)?;
+    fs::write(kept_mark()?, "")?;
+    Ok(servers)
+}
+
+/// Stops the test servers, unless they are kept.
+pub fn release_tests() -> Result<()> {
+    if kept_mark()?.exists() { Ok(()) } else { stop_tests() }
+}
+
+/// Stops the test servers and deletes their data.
+pub fn stop_tests() -> Result<()> {
+    let dir = workspace::test_dir()?;
+    stop(&dir);
+    delete(&dir)
+}
+
+fn kept_mark() -> Result<PathBuf> {
+    Ok(workspace::test_dir()?.join("kept"))
+}
+
 /// Deletes all data and logs below `dir`. Nothing may run there any more.
 pub fn delete(dir: &Path) -> Result<()> {
     // Where the data could not lie in the repository, a link leads to it.
-    for path in [fs::read_link(dir.join("postgres")).ok(), Some(dir.to_path_buf())]
-        .into_iter()
-        .flatten()
-    {
+    for path in [fs::read_link(dir.join("postgres")).ok(), Some(dir.to_path_buf())].into_iter().flatten() {
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot delete {}", path.display()));
@@ -140,9 +168,8 @@ fn start_postgres(dir: &Path, purpose: Purpose, progress: &Progress) -> Result<S
         Purpose::Test => postgres::Options::TEST,
     };
     let server = Postgres::start(dir, options)?;
-    let version = install::postgres_programs()
-        .and_then(|programs| install::postgres_version(&programs))
-        .unwrap_or_default();
+    let version =
+        install::postgres_programs().and_then(|programs| install::postgres_version(&programs)).unwrap_or_default();
     step.done(&format!("PostgreSQL {version} on {}", server.port()));
     let url = server.url();
     server.detach();
@@ -156,16 +183,8 @@ fn start_rabbitmq(dir: &Path, purpose: Purpose, progress: &Progress) -> Result<B
         Purpose::Test => rabbitmq::Options::TEST,
     };
     let server = RabbitMq::start(dir, options)?;
-    step.done(&format!(
-        "RabbitMQ {} on {}",
-        server.management().version()?,
-        server.port()
-    ));
-    let broker = Broker {
-        amqp_url: server.url(),
-        ui: Some(server.ui_url()),
-        ctl: Some(server.rabbitmqctl()),
-    };
+    step.done(&format!("RabbitMQ {} on {}", server.management().version()?, server.port()));
+    let broker = Broker { amqp_url: server.url(), ui: Some(server.ui_url()), ctl: Some(server.rabbitmqctl()) };
     server.detach();
     Ok(broker)
 }

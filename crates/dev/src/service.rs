@@ -26,15 +26,9 @@ impl Service {
     /// it will answer, without a path.
     pub fn spawn(dir: &Path, name: &str, program: &Path, environment: &[(String, String)], url: &str) -> Result<Self> {
         let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(dir);
+        command.arg("serve").envs(environment.iter().map(|(name, value)| (name, value))).current_dir(dir);
         let process = Process::spawn(dir, name, command, FAREWELL)?;
-        Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
-            process,
-        })
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), process })
     }
 
     /// Waits until `/health/ready` answers 200. An error, with the end of the service's log, if it ends before or
@@ -94,18 +88,10 @@ impl Service {
 /// The path of a program of this workspace, as cargo built it beside the running one.
 pub fn program(name: &str, profile: &str) -> Result<PathBuf> {
     let path = workspace::programs(profile)?.join(name);
-    ensure!(
-        path.is_file(),
-        "{} is not built: cargo build --bin {name}",
-        path.display()
-    );
+    ensure!(path.is_file(), "{} is not built: cargo build --bin {name}", path.display());
     Ok(path)
 }
 
 fn agent() -> Agent {
-    Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(2)))
-        .proxy(None)
-        .build()
-        .into()
+    Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).proxy(None).build().into()
 }

@@ -21,16 +21,8 @@ pub struct Service {
 
 /// All services, in the order they are started.
 pub const SERVICES: [Service; 2] = [
-    Service {
-        name: "inventory",
-        program: "ms-inventory",
-        port: 8000,
-    },
-    Service {
-        name: "orders",
-        program: "ms-orders",
-        port: 8001,
-    },
+    Service { name: "inventory", program: "ms-inventory", port: 8000 },
+    Service { name: "orders", program: "ms-orders", port: 8001 },
 ];
 
 impl Service {
@@ -52,18 +44,12 @@ pub struct Addresses(Vec<(Service, u16)>);
 impl Addresses {
     /// Prefers each service's own port.
     pub fn choose() -> Result<Self> {
-        SERVICES
-            .into_iter()
-            .map(|service| Ok((service, ports::prefer(service.port)?)))
-            .collect::<Result<_>>()
-            .map(Self)
+        SERVICES.into_iter().map(|service| Ok((service, ports::prefer(service.port)?))).collect::<Result<_>>().map(Self)
     }
 
     /// Each service with its base URL.
     pub fn urls(&self) -> impl Iterator<Item = (Service, String)> {
-        self.0
-            .iter()
-            .map(|(service, port)| (*service, format!("http://127.0.0.1:{port}")))
+        self.0.iter().map(|(service, port)| (*service, format!("http://127.0.0.1:{port}")))
     }
 
     /// What the services and the programs beside them read.

@@ -35,9 +35,8 @@ impl Status {
     pub fn new(servers: &Servers, addresses: &Addresses) -> Result<Self> {
         let urls: BTreeMap<&str, String> = addresses.urls().map(|(service, url)| (service.name, url)).collect();
         let url = |name: &str| urls.get(name).cloned().with_context(|| format!("no service {name}"));
-        let databases = addresses
-            .urls()
-            .map(|(service, _)| Ok((service.name.to_owned(), service.database_url(servers)?)));
+        let databases =
+            addresses.urls().map(|(service, _)| Ok((service.name.to_owned(), service.database_url(servers)?)));
         Ok(Self {
             inventory: url("inventory")?,
             orders: url("orders")?,
@@ -71,20 +70,10 @@ impl fmt::Display for Status {
             writeln!(f, "  {name:<11} {url}/graphql   health: {url}/health")?;
         }
         if let Some(ui) = &self.rabbitmq_ui {
-            writeln!(
-                f,
-                "  {:<11} {ui}   {} / {}",
-                "RabbitMQ UI",
-                rabbitmq::USER,
-                rabbitmq::PASSWORD
-            )?;
+            writeln!(f, "  {:<11} {ui}   {} / {}", "RabbitMQ UI", rabbitmq::USER, rabbitmq::PASSWORD)?;
         }
         writeln!(f, "  {:<11} {}", "AMQP", self.amqp)?;
-        let shells: Vec<String> = self
-            .databases
-            .keys()
-            .map(|name| format!("cargo dev psql {name}"))
-            .collect();
+        let shells: Vec<String> = self.databases.keys().map(|name| format!("cargo dev psql {name}")).collect();
         writeln!(f, "  {:<11} {}", "PostgreSQL", shells.join("   "))?;
         write!(f, "  {:<11} .dev/up/logs", "logs")
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::management::Management;
 use crate::postgres;
+use crate::servers::Servers;
 
 /// Superuser URL of the test server.
 pub const DATABASE_VARIABLE: &str = "TEST_DATABASE_URL";
@@ -17,6 +18,17 @@ pub const DATABASE_VARIABLE: &str = "TEST_DATABASE_URL";
 pub const AMQP_VARIABLE: &str = "TEST_AMQP_URL";
 /// Base URL of the test broker's management API.
 pub const RABBITMQ_UI_VARIABLE: &str = "TEST_RABBITMQ_UI_URL";
+
+/// Where [`Folder`]s are made; the system's place for temporary files if it is not set.
+pub const FOLDER_VARIABLE: &str = "TEST_FOLDER";
+
+/// The variables by which tests find `servers`.
+pub fn environment(servers: &Servers) -> Vec<(&'static str, String)> {
+    let mut environment =
+        vec![(DATABASE_VARIABLE, servers.database_url.clone()), (AMQP_VARIABLE, servers.amqp_url.clone())];
+    environment.extend(servers.rabbitmq_ui.clone().map(|ui| (RABBITMQ_UI_VARIABLE, ui)));
+    environment
+}
 
 /// An empty database of its own. Dropping it drops the database, whoever is still connected.
 #[derive(Debug)]
@@ -37,11 +49,7 @@ impl Database {
         let name = unique(purpose);
         let url = postgres::rewrite_url(server_url, None, &name)?;
         postgres::execute(server_url, &[&format!("create database {name}")])?;
-        Ok(Self {
-            server_url: server_url.to_owned(),
-            name,
-            url,
-        })
+        Ok(Self { server_url: server_url.to_owned(), name, url })
     }
 
     /// The superuser's URL of this database.
@@ -56,10 +64,8 @@ impl Database {
 
     /// Ends every connection to this database from the server's side.
     pub fn close_connections(&self) -> Result<()> {
-        let statement = format!(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'",
-            self.name
-        );
+        let statement =
+            format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'", self.name);
         postgres::execute(&self.server_url, &[&statement]).map(drop)
     }
 }
@@ -91,11 +97,7 @@ impl Vhost {
         management.create_vhost(&name)?;
         let AmqpAddress { user, password, host } = address;
         let amqp_url = format!("amqp://{user}:{password}@{host}/{name}");
-        Ok(Self {
-            management,
-            name,
-            amqp_url,
-        })
+        Ok(Self { management, name, amqp_url })
     }
 
     /// AMQP URL of this vhost.
@@ -132,9 +134,10 @@ impl Drop for Vhost {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates the folder in the system's place for temporary files.
+    /// Creates the folder.
     pub fn create(purpose: &str) -> Result<Self> {
-        let path = env::temp_dir().join(unique(purpose));
+        let parent = env::var_os(FOLDER_VARIABLE).map_or_else(env::temp_dir, PathBuf::from);
+        let path = parent.join(unique(purpose));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
@@ -179,9 +182,6 @@ fn variable(name: &str) -> Result<String> {
 fn unique(purpose: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let millis = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     format!("{purpose}_{millis:x}_{:x}_{count:x}", std::process::id())
 }

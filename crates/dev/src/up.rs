@@ -57,14 +57,8 @@ pub fn background(options: Options) -> Result<ExitCode> {
     let log_path = dir.join("supervisor.log");
     let log = File::create(&log_path)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(["up", "--supervise"])
-        .args(options.release.then_some("--release"));
-    let mut child = command
-        .stdin(std::process::Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
+    command.args(["up", "--supervise"]).args(options.release.then_some("--release"));
+    let mut child = command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
     interrupt::on_signal(move |signal| {
         let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
@@ -173,10 +167,7 @@ fn start(dir: &Path, options: Options, progress: &Progress) -> Result<Status> {
     let servers = servers.map_err(|_| anyhow!("the thread that starts the servers panicked"))??;
     built?;
     let step = progress.step("preparing the databases");
-    postgres::execute_file(
-        &servers.database_url,
-        &workspace::root()?.join("deploy/postgres-init.sql"),
-    )?;
+    postgres::execute_file(&servers.database_url, &workspace::root()?.join("deploy/postgres-init.sql"))?;
     step.done("databases ready");
 
     let addresses = Addresses::choose()?;
@@ -192,9 +183,7 @@ fn build(dir: &Path, options: Options, progress: &Progress) -> Result<()> {
     let step = progress.step("building");
     step.slow("building; the first time takes minutes");
     let mut cargo = workspace::cargo()?;
-    cargo
-        .args(["build", "--workspace", "--exclude", "dev", "--bins"])
-        .args(options.release.then_some("--release"));
+    cargo.args(["build", "--workspace", "--exclude", "dev", "--bins"]).args(options.release.then_some("--release"));
     process::run(dir, "cargo-build", cargo, |line| {
         step.now(&format!("building: {}", line.trim()));
     })?;
