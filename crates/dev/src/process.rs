@@ -145,6 +145,10 @@ impl Process {
         kill_tree(&self.record.identity);
         // Reaps the zombie. It fails only where that has been done.
         let _ = self.child.wait();
+        // A successor of the same name may have taken the record's place.
+        if Record::read(&self.record_path).is_some_and(|record| record.identity == self.record.identity) {
+            let _ = fs::remove_file(&self.record_path);
+        }
     }
 
     /// Asks it to stop in its own way, waits, kills what is left, and returns how it ended.
@@ -177,7 +181,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.detached {
             self.kill9();
-            let _ = fs::remove_file(&self.record_path);
         }
     }
 }
