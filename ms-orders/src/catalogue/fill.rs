@@ -1,0 +1,159 @@
+//! The first fill: fetches the products from before our queue existed, from inventory's API, once.
+//!
+//! It begins when the queue is there. What changes meanwhile arrives by the queue, and the newest version wins, so it
+//! does not matter which of the two brings a product first.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::Client;
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::{Change, Product, keep};
+
+const QUERY: &str = "query Catalogue($after: String) {
+  products(first: 100, after: $after) {
+    edges { node { id sku name price version } }
+    pageInfo { hasNextPage endCursor }
+  }
+}";
+
+/// How long inventory may take for one page.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Fills the catalogue, unless that was done before, as soon as `listening`; tries again until it is, or `shutdown`.
+/// Then `filled` is cancelled.
+pub async fn run(
+    pool: &PgPool,
+    inventory_url: &str,
+    listening: &CancellationToken,
+    filled: &CancellationToken,
+    shutdown: &CancellationToken,
+) {
+    let filling = async {
+        let mut pauses = pauses();
+        while let Err(error) = fill(pool, inventory_url, listening).await {
+            let pause = pauses.next().unwrap_or(MAX_PAUSE);
+            let (error, pause_ms) = (format!("{error:#}"), pause.as_millis());
+            tracing::warn!(error, pause_ms, "the catalogue cannot be filled yet");
+            tokio::time::sleep(pause).await;
+        }
+        filled.cancel();
+    };
+    shutdown.run_until_cancelled(filling).await;
+}
+
+/// Fills the catalogue, unless that was done before.
+///
+/// # Errors
+/// When the database or inventory is away; what was fetched so far is kept.
+pub async fn fill(pool: &PgPool, inventory_url: &str, listening: &CancellationToken) -> anyhow::Result<()> {
+    if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#).fetch_one(pool).await? {
+        return Ok(());
+    }
+    listening.cancelled().await;
+    // Inventory is a neighbour; no proxy has business between us.
+    let client = Client::builder().timeout(PAGE_TIMEOUT).no_proxy().build()?;
+    let mut after = None;
+    let mut count = 0;
+    loop {
+        let page = page(&client, inventory_url, after).await.context("inventory does not give its products")?;
+        count += page.edges.len();
+        let changes =
+            page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;
+        keep(&mut *pool.acquire().await?, changes).await?;
+        if !page.page_info.has_next_page {
+            break;
+        }
+        after = Some(page.page_info.end_cursor.context("there is a next page and no cursor to it")?);
+    }
+    sqlx::query!("insert into catalogue_fill default values on conflict do nothing").execute(pool).await?;
+    tracing::info!(products.len = count, "the catalogue is filled");
+    Ok(())
+}
+
+async fn page(client: &Client, inventory_url: &str, after: Option<String>) -> anyhow::Result<Products> {
+    let url = format!("{}/graphql", inventory_url.trim_end_matches('/'));
+    let request = client.post(url).json(&json!({"query": QUERY, "variables": {"after": after}}));
+    let response: Response = request.send().await?.error_for_status()?.json().await?;
+    match response {
+        Response { data: Some(data), errors } if errors.is_empty() => Ok(data.products),
+        Response { errors, .. } => {
+            let first = errors.first().map_or("no data and no error", |error| &error.message);
+            anyhow::bail!("refused: {first}")
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Response {
+    data: Option<Data>,
+    #[serde(default)]
+    errors: Vec<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    products: Products,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Products {
+    edges: Vec<Edge>,
+    page_info: PageInfo,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PageInfo {
+    has_next_page: bool,
+    end_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Edge {
+    node: Node,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    /// A number of 64 bits, as text.
+    id: String,
+    sku: String,
+    name: String,
+    #[serde(with = "rust_decimal::serde::str")]
+    price: Decimal,
+    version: i64,
+}
+
+impl TryFrom<Node> for Change {
+    type Error = anyhow::Error;
+
+    fn try_from(node: Node) -> anyhow::Result<Self> {
+        let Node { id, sku, name, price, version } = node;
+        let product_id = id.parse().with_context(|| format!("{id:?} is no product id"))?;
+        Ok(Self::of(Product { product_id, sku, name, price, version }, false)?)
+    }
+}
+
+fn pauses() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(MAX_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,131 @@
+//! What ms-orders can be told, by flags or environment.
+
+use std::time::Duration;
+
+use boot::config::{Process, SecretString};
+use boot::database::Bounds;
+use clap::Args;
+use rust_decimal::Decimal;
+
+/// How to reach the database; all that most commands need.
+#[derive(Debug, Clone, Args)]
+pub struct Database {
+    /// The database, as a postgres:// URL.
+    #[arg(
+        long,
+        env = "ORDERS_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://orders:orders@127.0.0.1:5432/orders",
+        hide_default_value = true
+    )]
+    pub database_url: SecretString,
+
+    /// What may be asked of it.
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+/// How to reach the broker.
+#[derive(Debug, Clone, Args)]
+pub struct Broker {
+    /// The broker, as an amqp:// URL.
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        hide_env_values = true,
+        default_value = "amqp://rabbit_user:rabbit_pass@127.0.0.1:5672/%2f",
+        hide_default_value = true
+    )]
+    pub amqp_url: SecretString,
+}
+
+/// Everything `serve` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// How to listen, log and stop.
+    #[command(flatten)]
+    pub process: Process,
+
+    /// The port of GraphQL, health and metrics; 0 picks a free one.
+    #[arg(long, env = "ORDERS_PORT", default_value_t = 8001)]
+    pub port: u16,
+
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// The broker.
+    #[command(flatten)]
+    pub broker: Broker,
+
+    /// Where inventory answers, without a path. Only the first start asks it, for the products there were before.
+    #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
+    pub inventory_url: String,
+
+    /// How orders are taken.
+    #[command(flatten)]
+    pub shop: Shop,
+}
+
+/// How orders are taken.
+#[derive(Debug, Clone, Args)]
+pub struct Shop {
+    /// The fee on an order's subtotal, in per cent.
+    #[arg(long, env = "FEE_PERCENT", default_value = "20", value_parser = percent)]
+    pub fee_percent: Decimal,
+
+    /// How long an order waits for inventory's answer before it is asked for again, in seconds; each next wait is
+    /// twice as long. More than a broker's restart takes, so that only what is really lost is asked again.
+    #[arg(long, env = "REASK_AFTER_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub reask_after_seconds: u32,
+
+    /// How often unanswered orders are looked for, in milliseconds.
+    #[arg(long, env = "REASK_PERIOD_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub reask_period_ms: u64,
+
+    /// How often the relay looks for events that were not announced to it, in milliseconds.
+    #[arg(long, env = "OUTBOX_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    pub outbox_period_ms: u64,
+
+    /// The most answers in one transaction.
+    #[arg(long, env = "BATCH_MAX_MESSAGES", default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_max_messages: u16,
+
+    /// The most deliveries the broker hands over unacknowledged: room for the batches in flight and the next.
+    #[arg(long, env = "PREFETCH_MESSAGES", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub prefetch_messages: u16,
+}
+
+impl Shop {
+    /// See [`Self::reask_after_seconds`].
+    pub fn reask_after(&self) -> Duration {
+        Duration::from_secs(self.reask_after_seconds.into())
+    }
+
+    /// How much a consumer takes at once.
+    pub fn limits(&self) -> messaging::consumer::Limits {
+        messaging::consumer::Limits { prefetch: self.prefetch_messages, batch: self.batch_max_messages.into() }
+    }
+}
+
+fn percent(text: &str) -> Result<Decimal, String> {
+    match text.parse::<Decimal>() {
+        Ok(percent) if (Decimal::ZERO..=Decimal::ONE_HUNDRED).contains(&percent) && percent.scale() <= 4 => Ok(percent),
+        _ => Err("a fee is between 0 and 100, with at most 4 decimal places".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fee_is_a_percentage() {
+        for fine in ["0", "20", "7.25", "100"] {
+            assert_eq!(percent(fine), Ok(fine.parse().unwrap()));
+        }
+        for wrong in ["-1", "100.01", "0.00001", "NaN", "20 %", ""] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Fetch what belongs to orders for all orders of a response together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_graphql::dataloader::Loader;
+use sqlx::PgPool;
+
+use crate::order;
+
+/// Loads the lines of orders by their ids.
+pub(super) struct Lines(pub(super) PgPool);
+
+impl Loader<String> for Lines {
+    type Value = Vec<order::Line>;
+    type Error = Arc<sqlx::Error>;
+
+    async fn load(&self, ids: &[String]) -> Result<HashMap<String, Self::Value>, Self::Error> {
+        let mut conn = self.0.acquire().await?;
+        Ok(grouped(order::lines(&mut conn, ids).await?, |line| &line.order_id))
+    }
+}
+
+/// Loads the steps of orders by their ids.
+pub(super) struct Steps(pub(super) PgPool);
+
+impl Loader<String> for Steps {
+    type Value = Vec<order::Step>;
+    type Error = Arc<sqlx::Error>;
+
+    async fn load(&self, ids: &[String]) -> Result<HashMap<String, Self::Value>, Self::Error> {
+        let mut conn = self.0.acquire().await?;
+        Ok(grouped(order::steps(&mut conn, ids).await?, |step| &step.order_id))
+    }
+}
+
+fn grouped<Row>(rows: Vec<Row>, order_id: impl Fn(&Row) -> &String) -> HashMap<String, Vec<Row>> {
+    let mut groups: HashMap<String, Vec<Row>> = HashMap::new();
+    for row in rows {
+        match groups.get_mut(order_id(&row)) {
+            Some(group) => group.push(row),
+            None => {
+                groups.insert(order_id(&row).clone(), vec![row]);
+            }
+        }
+    }
+    groups
+}

@@ -1,0 +1,43 @@
+//! What people see of orders: GraphQL at `/graphql`.
+
+mod error;
+mod loaders;
+mod mutation;
+mod query;
+mod types;
+
+use async_graphql::dataloader::DataLoader;
+use async_graphql::{Context, EmptySubscription, Schema, SchemaBuilder};
+use axum::Router;
+use graphql::{Limits, TraceId};
+use messaging::Trace;
+use messaging::outbox::Relay;
+use sqlx::PgPool;
+
+use crate::config::Shop;
+
+pub use mutation::Mutation;
+pub use query::Query;
+
+/// The schema, without what its resolvers need.
+pub fn schema() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+    Schema::build(Query, Mutation, EmptySubscription)
+}
+
+/// Serves the schema.
+pub fn router(pool: PgPool, relay: Relay, shop: Shop) -> Router {
+    let schema = schema()
+        .data(DataLoader::new(loaders::Lines(pool.clone()), tokio::spawn))
+        .data(DataLoader::new(loaders::Steps(pool.clone()), tokio::spawn))
+        .data(pool)
+        .data(relay)
+        .data(shop);
+    graphql::router(schema, Limits::default())
+}
+
+/// The trace of the request, for the events it causes.
+fn trace(ctx: &Context<'_>) -> Trace {
+    const OUR_SPAN: &str = "0000000000000001";
+    let id = ctx.data_opt::<TraceId>();
+    id.and_then(|id| Trace::parse(&format!("00-{id}-{OUR_SPAN}-01"))).unwrap_or_else(Trace::start)
+}

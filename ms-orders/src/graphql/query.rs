@@ -1,0 +1,61 @@
+use async_graphql::connection::Connection;
+use async_graphql::{Context, ID, Object, Result};
+use events::OrderId;
+use graphql::page::{Cursor, Page, PageSize};
+use sqlx::PgPool;
+
+use super::error::refused;
+use super::types::{Count, ItemInput, Order, OrderStatus, Quote, basket};
+use crate::config::Shop;
+use crate::{catalogue, checkout, order};
+
+/// What can be asked.
+#[derive(Debug)]
+pub struct Query;
+
+#[Object]
+impl Query {
+    /// An order by its id; null where there is none.
+    async fn order(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The order's id, such as `ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV`.")] id: ID,
+    ) -> Result<Option<Order>> {
+        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        Ok(order::find(&mut conn, &id).await?.map(Order))
+    }
+
+    /// The orders, newest first.
+    #[graphql(complexity = "1 + PageSize::default().of(first, None) * (1 + child_complexity)")]
+    async fn orders(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many: 20 if not said, and at most 100.")] first: Option<i32>,
+        #[graphql(desc = "The cursor of the order they follow.")] after: Option<String>,
+        #[graphql(desc = "Only those that are this.")] status: Option<OrderStatus>,
+    ) -> Result<Connection<Cursor<OrderId>, Order, Count>> {
+        // A cursor of an order id: what else it is made of is refused, before it reaches the database.
+        let page = Page::<OrderId>::parse(first, after, None, None, PageSize::default())?;
+        let status = status.map(Into::into);
+        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let before = page.after.as_ref().map(OrderId::as_str);
+        let rows = order::page(&mut conn, status, before, page.fetch()).await?;
+        let rows: Vec<(OrderId, order::Order)> =
+            rows.into_iter().map(|row| Ok((OrderId::try_from(row.id.clone())?, row))).collect::<Result<_>>()?;
+        Ok(page.connection_with(rows, |(id, _)| id.clone(), |(_, row)| Order(row), Count(status)))
+    }
+
+    /// What items cost now, fee included. Nothing is stored or reserved.
+    #[graphql(complexity = "1 + items.len() * (1 + child_complexity)")]
+    async fn quote(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to price: 1 to 1 000 items.")] items: Vec<ItemInput>,
+    ) -> Result<Quote> {
+        let basket = basket(&items)?;
+        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let sold = catalogue::sold(&mut conn, &basket.product_ids()).await?;
+        let quote = checkout::quote(&basket, sold, ctx.data::<Shop>()?.fee_percent);
+        Ok(Quote(quote.map_err(|reason| refused(&reason))?))
+    }
+}

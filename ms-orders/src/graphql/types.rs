@@ -1,0 +1,274 @@
+use async_graphql::dataloader::DataLoader;
+use async_graphql::{Context, Enum, ID, InputObject, Object, Result};
+use chrono::{DateTime, Utc};
+use events::Item;
+use graphql::{Id, Refusal};
+use rust_decimal::Decimal;
+use sqlx::PgPool;
+
+use super::error::refused;
+use super::loaders::{Lines, Steps};
+use crate::checkout::{self, Basket};
+use crate::order;
+use crate::status::Status;
+
+/// So many of a product.
+#[derive(Debug, InputObject)]
+pub(super) struct ItemInput {
+    /// The product's id in inventory.
+    pub(super) product_id: Id,
+    /// How many of it: 1 to 1 000 000.
+    pub(super) quantity: i32,
+}
+
+pub(super) fn basket(items: &[ItemInput]) -> Result<Basket, Refusal> {
+    let items = items.iter().map(|item| Item { product_id: item.product_id.0, quantity: item.quantity.into() });
+    Basket::of(items).map_err(|reason| refused(&reason))
+}
+
+/// What an order is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "Status")]
+pub(super) enum OrderStatus {
+    /// Placed, and not yet answered by inventory.
+    Pending,
+    /// Its stock is held for it.
+    Confirmed,
+    /// It will not be fulfilled; `reason` says why.
+    Cancelled,
+}
+
+/// An order. Amounts are in the shop's currency.
+pub(super) struct Order(pub(super) order::Order);
+
+#[Object]
+impl Order {
+    /// Its id: `ORD-` and 26 letters and digits. Ids sort by age.
+    async fn id(&self) -> ID {
+        ID::from(&self.0.id)
+    }
+
+    /// What it is.
+    async fn status(&self) -> OrderStatus {
+        self.0.status.into()
+    }
+
+    /// What was ordered, one item a product, at the prices of that moment.
+    async fn items(&self, ctx: &Context<'_>) -> Result<Vec<OrderItem>> {
+        let lines = ctx.data::<DataLoader<Lines>>()?.load_one(self.0.id.clone()).await?;
+        Ok(lines.unwrap_or_default().into_iter().map(OrderItem).collect())
+    }
+
+    /// What its items add up to.
+    async fn subtotal(&self) -> Decimal {
+        self.0.subtotal
+    }
+
+    /// The fee on the subtotal.
+    async fn fee(&self) -> Decimal {
+        self.0.fee
+    }
+
+    /// What is to be paid: subtotal and fee.
+    async fn total(&self) -> Decimal {
+        self.0.total
+    }
+
+    /// What the payment is to be made with, as the customer said.
+    async fn payment_reference(&self) -> Option<&str> {
+        self.0.payment_reference.as_deref()
+    }
+
+    /// Why it is cancelled, for people.
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// The products of which there was not enough, where that is why it is cancelled.
+    async fn shortages(&self) -> Vec<Shortage> {
+        self.0.shortages.iter().flat_map(|shortages| shortages.iter().copied().map(Shortage)).collect()
+    }
+
+    /// Until when its stock is held, or was.
+    async fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.0.expires_at
+    }
+
+    /// When it was placed.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.0.created_at
+    }
+
+    /// When it took its status.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.0.updated_at
+    }
+
+    /// Each status it took, oldest first.
+    async fn timeline(&self, ctx: &Context<'_>) -> Result<Vec<Step>> {
+        let steps = ctx.data::<DataLoader<Steps>>()?.load_one(self.0.id.clone()).await?;
+        Ok(steps.unwrap_or_default().into_iter().map(Step).collect())
+    }
+}
+
+/// So many of a product, as it was when it was ordered.
+pub(super) struct OrderItem(order::Line);
+
+#[Object]
+impl OrderItem {
+    /// The product's id in inventory.
+    async fn product_id(&self) -> Id {
+        Id(self.0.product_id)
+    }
+
+    /// Its stock keeping unit.
+    async fn sku(&self) -> &str {
+        &self.0.sku
+    }
+
+    /// Its name.
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How many.
+    async fn quantity(&self) -> i64 {
+        self.0.quantity
+    }
+
+    /// What one of it cost.
+    async fn unit_price(&self) -> Decimal {
+        self.0.unit_price
+    }
+
+    /// What all of them cost.
+    async fn total(&self) -> Decimal {
+        self.0.unit_price * Decimal::from(self.0.quantity)
+    }
+}
+
+/// A product of which there was not enough.
+pub(super) struct Shortage(::events::inventory::Shortage);
+
+#[Object]
+impl Shortage {
+    /// The product's id in inventory.
+    async fn product_id(&self) -> Id {
+        Id(self.0.product_id)
+    }
+
+    /// How many were ordered.
+    async fn requested(&self) -> i64 {
+        self.0.requested
+    }
+
+    /// How many there were; 0 where the product does not exist.
+    async fn available(&self) -> i64 {
+        self.0.available
+    }
+}
+
+/// A status an order took, and by what.
+pub(super) struct Step(order::Step);
+
+#[Object]
+impl Step {
+    /// The status.
+    async fn status(&self) -> OrderStatus {
+        self.0.status.into()
+    }
+
+    /// The mutation or the event it took it by, such as `createOrder` or `StockReserved`.
+    async fn cause(&self) -> &str {
+        &self.0.cause
+    }
+
+    /// The id of the message that carried the event, where it had one; of `createOrder`, the message it sent.
+    async fn message_id(&self) -> Option<&str> {
+        self.0.message_id.as_deref()
+    }
+
+    /// The trace it happened in, as 32 hexadecimal digits: what to look for in the logs.
+    async fn trace_id(&self) -> &str {
+        &self.0.trace_id
+    }
+
+    /// When.
+    async fn at(&self) -> DateTime<Utc> {
+        self.0.at
+    }
+}
+
+/// What items would cost now.
+pub(super) struct Quote(pub(super) checkout::Quote);
+
+#[Object]
+impl Quote {
+    /// The items, one a product.
+    async fn items(&self) -> Vec<QuoteItem<'_>> {
+        self.0.lines.iter().map(QuoteItem).collect()
+    }
+
+    /// What the items add up to.
+    async fn subtotal(&self) -> Decimal {
+        self.0.subtotal
+    }
+
+    /// The fee on the subtotal.
+    async fn fee(&self) -> Decimal {
+        self.0.fee
+    }
+
+    /// What would have to be paid: subtotal and fee.
+    async fn total(&self) -> Decimal {
+        self.0.total
+    }
+}
+
+/// So many of a product, as it is sold now.
+pub(super) struct QuoteItem<'a>(&'a checkout::Line);
+
+#[Object]
+impl QuoteItem<'_> {
+    /// The product's id in inventory.
+    async fn product_id(&self) -> Id {
+        Id(self.0.product.product_id)
+    }
+
+    /// Its stock keeping unit.
+    async fn sku(&self) -> &str {
+        &self.0.product.sku
+    }
+
+    /// Its name.
+    async fn name(&self) -> &str {
+        &self.0.product.name
+    }
+
+    /// How many.
+    async fn quantity(&self) -> i64 {
+        self.0.quantity
+    }
+
+    /// What one of it costs.
+    async fn unit_price(&self) -> Decimal {
+        self.0.product.price
+    }
+
+    /// What all of them cost.
+    async fn total(&self) -> Decimal {
+        self.0.total()
+    }
+}
+
+/// What a list of orders tells beside its page.
+pub(super) struct Count(pub(super) Option<Status>);
+
+#[Object]
+impl Count {
+    /// How many orders there are on all pages together. Counted only when asked for.
+    async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
+        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        Ok(order::count(&mut conn, self.0).await?)
+    }
+}

@@ -1,0 +1,171 @@
+//! An order, from the database: found, listed, [placed](place) and [settled](settle).
+
+mod id;
+mod place;
+mod settle;
+
+use ::events::inventory::Shortage;
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+use crate::status::Status;
+
+pub use id::new_id;
+pub use place::{NewOrder, PlaceError, place};
+pub use settle::{Answer, settle};
+
+/// An order without its lines and its steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// Its public id.
+    pub id: String,
+    /// What it is.
+    pub status: Status,
+    /// What its lines add up to.
+    pub subtotal: Decimal,
+    /// The fee.
+    pub fee: Decimal,
+    /// Both together.
+    pub total: Decimal,
+    /// What its payment is to be made with.
+    pub payment_reference: Option<String>,
+    /// Until when its stock is held, or was.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Why it is cancelled.
+    pub reason: Option<String>,
+    /// What was short, where that is the reason.
+    pub shortages: Option<Json<Vec<Shortage>>>,
+    /// When it was placed.
+    pub created_at: DateTime<Utc>,
+    /// When its status changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// One line of an order, with the product as it was when it was ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The order.
+    pub order_id: String,
+    /// The product.
+    pub product_id: i64,
+    /// Its stock keeping unit.
+    pub sku: String,
+    /// Its name.
+    pub name: String,
+    /// How many.
+    pub quantity: i64,
+    /// What one of it cost.
+    pub unit_price: Decimal,
+}
+
+/// One status an order took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The order.
+    pub order_id: String,
+    /// The status.
+    pub status: Status,
+    /// The mutation or the event it took it by.
+    pub cause: String,
+    /// The message that carried the event, where it had an id.
+    pub message_id: Option<String>,
+    /// The trace it happened in.
+    pub trace_id: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// `select` the columns of [`Order`] and whatever follows `from orders`.
+macro_rules! orders {
+    ($tail:tt, $($argument:expr),*) => {
+        sqlx::query_as!(
+            Order,
+            r#"select id, status as "status: Status", subtotal, fee, total, payment_reference, expires_at, reason,
+                      shortages as "shortages: Json<Vec<Shortage>>", created_at, updated_at
+               from orders "# + $tail,
+            $($argument),*
+        )
+    };
+}
+use orders;
+
+/// The order of this id.
+///
+/// # Errors
+/// Those of the database.
+pub async fn find(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Order>> {
+    orders!("where id = $1", id).fetch_optional(conn).await
+}
+
+/// Up to `limit` orders older than the one of the id `before`, newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn page(
+    conn: &mut PgConnection,
+    status: Option<Status>,
+    before: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<Order>> {
+    const AFTER_ALL_IDS: &str = "~";
+    let before = before.unwrap_or(AFTER_ALL_IDS);
+    match status {
+        None => orders!("where id < $1 order by id desc limit $2", before, limit).fetch_all(conn).await,
+        Some(status) => {
+            orders!("where status = $1 and id < $2 order by id desc limit $3", status as Status, before, limit)
+                .fetch_all(conn)
+                .await
+        }
+    }
+}
+
+/// How many orders there are.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count(conn: &mut PgConnection, status: Option<Status>) -> sqlx::Result<i64> {
+    match status {
+        None => sqlx::query_scalar!(r#"select count(*) as "count!" from orders"#).fetch_one(conn).await,
+        Some(status) => {
+            sqlx::query_scalar!(r#"select count(*) as "count!" from orders where status = $1"#, status as Status)
+                .fetch_one(conn)
+                .await
+        }
+    }
+}
+
+/// The lines of orders, in the order of product ids.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lines(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<Vec<Line>> {
+    sqlx::query_as!(
+        Line,
+        "select order_id, product_id, sku, name, quantity, unit_price
+         from order_lines
+         where order_id = any($1)
+         order by order_id, product_id",
+        order_ids,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The steps of orders, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn steps(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<Vec<Step>> {
+    sqlx::query_as!(
+        Step,
+        r#"select order_id, status as "status: Status", cause, message_id, trace_id, at
+           from order_steps
+           where order_id = any($1)
+           order by order_id, id"#,
+        order_ids,
+    )
+    .fetch_all(conn)
+    .await
+}
