@@ -1,0 +1,119 @@
+use std::time::Duration;
+
+use events::queues;
+use futures::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::world::DEADLINE;
+
+/// An order service in another language, as far as ms-inventory can tell: it knows the contract, and nothing else.
+pub(crate) struct Client {
+    pub(crate) connection: Connection,
+    channel: Channel,
+    answers: Mutex<Consumer>,
+    dead: Mutex<Consumer>,
+}
+
+impl Client {
+    pub(crate) async fn connect(amqp_url: &str) -> Self {
+        let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        exchange(&channel, "orders", ExchangeKind::Topic).await;
+        exchange(&channel, "inventory", ExchangeKind::Topic).await;
+        exchange(&channel, queues::DEAD_LETTERS, ExchangeKind::Direct).await;
+        let answers = Mutex::new(listen(&channel, "inventory", &["stock.#"]).await);
+        let dead = [queues::ORDER_CREATED, queues::ORDER_SETTLED];
+        let dead = Mutex::new(listen(&channel, queues::DEAD_LETTERS, &dead).await);
+        Self { connection, channel, answers, dead }
+    }
+
+    pub(crate) async fn publish(&self, routing_key: &str, body: &[u8]) {
+        self.publish_with(routing_key, body, BasicProperties::default()).await;
+    }
+
+    pub(crate) async fn publish_with(&self, routing_key: &str, body: &[u8], properties: BasicProperties) {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let sent = self.channel.basic_publish("orders".into(), routing_key.into(), options, body, properties).await;
+        let confirmed = sent.unwrap().await.unwrap();
+        assert!(confirmed.is_ack() && confirmed.take_message().is_none(), "nobody listens to {routing_key}");
+    }
+
+    pub(crate) async fn create(&self, order_id: &str, pairs: &[(i64, i64)]) {
+        self.publish("order.created", created(order_id, pairs).as_bytes()).await;
+    }
+
+    pub(crate) async fn cancel(&self, order_id: &str) {
+        let body = format!(r#"{{"event":"OrderCancelled","order_id":"{order_id}","reason":"test"}}"#);
+        self.publish("order.cancelled", body.as_bytes()).await;
+    }
+
+    /// The next answer.
+    pub(crate) async fn answer(&self) -> Value {
+        serde_json::from_slice(&self.answer_delivery().await.data).unwrap()
+    }
+
+    pub(crate) async fn answer_delivery(&self) -> Delivery {
+        next(&self.answers, "an answer").await
+    }
+
+    /// The next dead letter.
+    pub(crate) async fn dead_letter(&self) -> Delivery {
+        next(&self.dead, "a dead letter").await
+    }
+
+    /// Whether nothing more comes: no answer and no dead letter while one more order makes the round trip.
+    pub(crate) async fn assert_nothing_more_but(&self, marker: &str) {
+        self.create(marker, &[]).await;
+        let answer = self.answer().await;
+        assert_eq!(answer["order_id"], marker, "{answer}");
+        let dead = tokio::time::timeout(Duration::from_millis(100), self.dead.lock().await.next()).await;
+        assert!(dead.is_err(), "{dead:?}");
+    }
+
+    /// How many messages wait in a queue, without those being worked on.
+    pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let queue = self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
+        queue.message_count()
+    }
+}
+
+pub(crate) fn created(order_id: &str, pairs: &[(i64, i64)]) -> String {
+    let line = |&(product, quantity): &(i64, i64)| format!(r#"{{"product_id":{product},"quantity":{quantity}}}"#);
+    let items = pairs.iter().map(line).collect::<Vec<_>>().join(",");
+    format!(r#"{{"event":"OrderCreated","order_id":"{order_id}","items":[{items}]}}"#)
+}
+
+async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) {
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare(name.into(), kind, durable, FieldTable::default()).await.unwrap();
+}
+
+async fn listen(channel: &Channel, exchange: &str, routing_keys: &[&str]) -> Consumer {
+    let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let queue = channel.queue_declare(ShortString::default(), exclusive, FieldTable::default()).await.unwrap();
+    let name = queue.name().as_str();
+    for key in routing_keys {
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        channel.queue_bind(name.into(), exchange.into(), (*key).into(), options, arguments).await.unwrap();
+    }
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    channel.basic_consume(name.into(), ShortString::default(), options, arguments).await.unwrap()
+}
+
+async fn next(consumer: &Mutex<Consumer>, what: &str) -> Delivery {
+    let mut consumer = consumer.lock().await;
+    let delivery = tokio::time::timeout(DEADLINE, consumer.next()).await;
+    let delivery = delivery.unwrap_or_else(|_| panic!("{what} did not come")).unwrap().unwrap();
+    delivery.ack(BasicAckOptions::default()).await.unwrap();
+    delivery
+}
