@@ -132,7 +132,8 @@ impl Check {
     fn clippy(&mut self) -> Result<()> {
         let databases = Migrated::create(&self.servers.database_url)?;
         let recordings = Recordings::open(&self.dir.join("recordings"))?;
-        let command = databases.clippy(recordings.folder(), recordings.mark(), &["--workspace"])?;
+        let command =
+            databases.clippy(recordings.folder(), recordings.mark(), &["--workspace"], &["-D", "warnings"])?;
         self.command("cargo-clippy", command)?;
         self.recordings = Some(recordings);
         Ok(())
