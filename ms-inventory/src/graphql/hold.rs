@@ -1,0 +1,118 @@
+//! What is held for orders.
+
+use ::events::Item;
+use ::events::inventory;
+use ::graphql::Id;
+use async_graphql::{Context, Enum, ID, Object};
+use chrono::{DateTime, Utc};
+
+use super::error::Result;
+use super::product::Product;
+use super::{int, loader};
+use crate::hold::{self, read};
+
+/// The answer an order got: what is held for it, was, or why nothing came to be.
+pub(super) struct Hold(pub(super) read::Hold);
+
+#[Object]
+impl Hold {
+    /// The order.
+    async fn order_id(&self) -> ID {
+        self.0.order_id.as_str().into()
+    }
+
+    /// What became of it.
+    async fn status(&self) -> HoldStatus {
+        self.0.status.into()
+    }
+
+    /// What the order asks for, one entry a product. Empty where its cancellation came before the order itself.
+    #[graphql(complexity = "1 + 5 * child_complexity")]
+    async fn items(&self) -> Vec<HoldItem> {
+        self.0.lines.items().iter().copied().map(HoldItem).collect()
+    }
+
+    /// Until when it is held, or was to be. Null if it was rejected.
+    async fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.0.expires_at
+    }
+
+    /// Why it was rejected. Null if it was not.
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// The products of which there was not enough. Empty unless that is why it was rejected.
+    #[graphql(complexity = "1 + 5 * child_complexity")]
+    async fn shortages(&self) -> Vec<Shortage> {
+        self.0.shortages.iter().copied().map(Shortage).collect()
+    }
+
+    /// When the order was answered.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.0.created_at
+    }
+
+    /// When it was sold, cancelled or ran out. Null as long as it is held.
+    async fn settled_at(&self) -> Option<DateTime<Utc>> {
+        self.0.settled_at
+    }
+}
+
+/// What became of an order's stock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "hold::Status")]
+pub(super) enum HoldStatus {
+    /// It is reserved, until its time runs out.
+    Held,
+    /// It was sold.
+    Committed,
+    /// The order was cancelled.
+    Released,
+    /// Its time ran out.
+    Expired,
+    /// Nothing was ever held.
+    Rejected,
+}
+
+/// So many of one product.
+pub(super) struct HoldItem(Item);
+
+#[Object]
+impl HoldItem {
+    /// The product.
+    async fn product_id(&self) -> Id {
+        Id(self.0.product_id)
+    }
+
+    /// How many of it. What a rejected order asked for may be absurd: beyond 32 bits the nearest number is shown.
+    async fn quantity(&self) -> i32 {
+        int(self.0.quantity)
+    }
+
+    /// The product; null if it was deleted since, or never existed.
+    async fn product(&self, ctx: &Context<'_>) -> Result<Option<Product>> {
+        loader::product(ctx, self.0.product_id).await
+    }
+}
+
+/// A product of which there was not enough.
+pub(super) struct Shortage(inventory::Shortage);
+
+#[Object]
+impl Shortage {
+    /// The product.
+    async fn product_id(&self) -> Id {
+        Id(self.0.product_id)
+    }
+
+    /// How many the order asked for. Beyond 32 bits the nearest number is shown.
+    async fn requested(&self) -> i32 {
+        int(self.0.requested)
+    }
+
+    /// How many could be sold at that moment; 0 where the product did not exist.
+    async fn available(&self) -> i32 {
+        int(self.0.available)
+    }
+}

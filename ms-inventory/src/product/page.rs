@@ -1,0 +1,227 @@
+//! Pages of the catalogue: any filter, any order, forward and backward, each from an index.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use super::{Product, products};
+
+/// What to look for; what is absent is not asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Part of the name or the SKU, in any case.
+    pub search: Option<String>,
+    /// One of these SKUs.
+    pub skus: Option<Vec<String>>,
+    /// One of these ids.
+    pub ids: Option<Vec<i64>>,
+    /// At least so many can be sold.
+    pub min_available: Option<i64>,
+    /// At least this price.
+    pub price_min: Option<Decimal>,
+    /// At most this price.
+    pub price_max: Option<Decimal>,
+}
+
+impl Filter {
+    /// The search as a pattern of `like`, in which nothing that was typed has a meaning of its own.
+    fn pattern(&self) -> Option<String> {
+        let search = self.search.as_deref().filter(|search| !search.is_empty())?;
+        let mut pattern = String::with_capacity(search.len() + 2);
+        pattern.push('%');
+        for char in search.chars() {
+            if matches!(char, '\\' | '%' | '_') {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern.push('%');
+        Some(pattern)
+    }
+}
+
+/// In which order products come; those that are equal by the field come by their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// By what.
+    pub field: Field,
+    /// The greatest first.
+    pub descending: bool,
+}
+
+/// What products can be ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The order in which they came into the catalogue.
+    Id,
+    /// By the database's collation.
+    Name,
+    /// By the database's collation.
+    Sku,
+    /// By price.
+    Price,
+    /// By last edit.
+    UpdatedAt,
+}
+
+/// A product's place in an order: the value it is ordered by, and its id. It is what cursors are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// See [`Field::Id`].
+    #[serde(rename = "i")]
+    Id(i64, i64),
+    /// See [`Field::Name`].
+    #[serde(rename = "n")]
+    Name(String, i64),
+    /// See [`Field::Sku`].
+    #[serde(rename = "s")]
+    Sku(String, i64),
+    /// See [`Field::Price`].
+    #[serde(rename = "p")]
+    Price(Decimal, i64),
+    /// See [`Field::UpdatedAt`].
+    #[serde(rename = "u")]
+    UpdatedAt(DateTime<Utc>, i64),
+}
+
+impl Place {
+    /// Where a product stands.
+    pub fn of(product: &Product, field: Field) -> Self {
+        let id = product.id;
+        match field {
+            Field::Id => Self::Id(id, id),
+            Field::Name => Self::Name(product.name.clone(), id),
+            Field::Sku => Self::Sku(product.sku.clone(), id),
+            Field::Price => Self::Price(product.price, id),
+            Field::UpdatedAt => Self::UpdatedAt(product.updated_at, id),
+        }
+    }
+
+    /// The field whose order it is a place in.
+    pub fn field(&self) -> Field {
+        match self {
+            Self::Id(..) => Field::Id,
+            Self::Name(..) => Field::Name,
+            Self::Sku(..) => Field::Sku,
+            Self::Price(..) => Field::Price,
+            Self::UpdatedAt(..) => Field::UpdatedAt,
+        }
+    }
+}
+
+/// Which part of an order to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice<'a> {
+    /// Only what comes after this place, which is one in the same order.
+    pub after: Option<&'a Place>,
+    /// Only what comes before this place, which is one in the same order.
+    pub before: Option<&'a Place>,
+    /// Begin at the end and read backward: the products come in the opposite order.
+    pub backward: bool,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Reads products in an order. Each order has an index and a statement of its own, in which a place is a bound of the
+/// index, so a page costs the same wherever it is.
+///
+/// # Errors
+/// Those of the database.
+pub async fn page(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    order: Order,
+    slice: Slice<'_>,
+) -> sqlx::Result<Vec<Product>> {
+    let (low, high) = if order.descending { (slice.before, slice.after) } else { (slice.after, slice.before) };
+    macro_rules! scan {
+        ($place:ident, $column:literal, $type:literal, $direction:literal) => {{
+            let bound = |place: Option<&Place>| match place {
+                Some(Place::$place(key, id)) => (Some(key.clone()), Some(*id)),
+                _ => (None, None),
+            };
+            let ((low, low_id), (high, high_id)) = (bound(low), bound(high));
+            products!(
+                "and ($2::bigint is null or (" $column ", id) > ($1::" $type ", $2))
+                 and ($4::bigint is null or (" $column ", id) < ($3::" $type ", $4))
+                 and ($5::text is null or name ilike $5 or sku ilike $5)
+                 and ($6::text[] is null or sku = any($6))
+                 and ($7::bigint[] is null or id = any($7))
+                 and ($8::bigint is null or on_hand - reserved >= $8)
+                 and ($9::numeric is null or price >= $9)
+                 and ($10::numeric is null or price <= $10)
+                 order by " $column " " $direction ", id " $direction "
+                 limit $11";
+                low,
+                low_id,
+                high,
+                high_id,
+                filter.pattern(),
+                filter.skus.as_deref(),
+                filter.ids.as_deref(),
+                filter.min_available,
+                filter.price_min,
+                filter.price_max,
+                slice.limit,
+            )
+            .fetch_all(conn)
+            .await
+        }};
+    }
+    match (order.field, order.descending != slice.backward) {
+        (Field::Id, false) => scan!(Id, "id", "bigint", "asc"),
+        (Field::Id, true) => scan!(Id, "id", "bigint", "desc"),
+        (Field::Name, false) => scan!(Name, "name", "text", "asc"),
+        (Field::Name, true) => scan!(Name, "name", "text", "desc"),
+        (Field::Sku, false) => scan!(Sku, "sku", "text", "asc"),
+        (Field::Sku, true) => scan!(Sku, "sku", "text", "desc"),
+        (Field::Price, false) => scan!(Price, "price", "numeric", "asc"),
+        (Field::Price, true) => scan!(Price, "price", "numeric", "desc"),
+        (Field::UpdatedAt, false) => scan!(UpdatedAt, "updated_at", "timestamptz", "asc"),
+        (Field::UpdatedAt, true) => scan!(UpdatedAt, "updated_at", "timestamptz", "desc"),
+    }
+}
+
+/// How many products there are on all pages.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count(conn: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+           from products
+           join stock on product_id = id
+           where deleted_at is null
+             and ($1::text is null or name ilike $1 or sku ilike $1)
+             and ($2::text[] is null or sku = any($2))
+             and ($3::bigint[] is null or id = any($3))
+             and ($4::bigint is null or on_hand - reserved >= $4)
+             and ($5::numeric is null or price >= $5)
+             and ($6::numeric is null or price <= $6)"#,
+        filter.pattern(),
+        filter.skus.as_deref(),
+        filter.ids.as_deref(),
+        filter.min_available,
+        filter.price_min,
+        filter.price_max,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_searched_for_has_no_wildcards() {
+        let pattern = |search: &str| {
+            let search = Some(search.to_owned());
+            Filter { search, ..Filter::default() }.pattern()
+        };
+        assert_eq!(pattern("kettle"), Some("%kettle%".to_owned()));
+        assert_eq!(pattern(r"50%_\"), Some(r"%50\%\_\\%".to_owned()));
+        assert_eq!(pattern(""), None);
+    }
+}
