@@ -6,9 +6,11 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::Signal;
 
 use crate::management::Management;
@@ -44,22 +46,26 @@ impl Options {
     pub const TEST: Self = Self { port: None, ui_port: None };
 }
 
-/// A running broker of one node. Dropping it kills it; its data stays.
+/// A running node: a broker by itself, or one of a [`cluster`]. Dropping it kills it; its data stays.
 #[derive(Debug)]
 pub struct RabbitMq {
     node: Node,
     process: Process,
-    // After the node: it is dropped, and so killed, last.
-    _epmd: Epmd,
+    // After the process: it is dropped, and so killed, last.
+    epmd: Arc<Epmd>,
 }
 
 impl RabbitMq {
     /// Starts a broker on the data below `dir`, which is created at the first start.
     pub fn start(dir: &Path, options: Options) -> Result<Self> {
-        let epmd = Epmd::start(dir)?;
-        let node = Node::prepare(dir, "rabbit", options, epmd.port)?;
+        let epmd = Arc::new(Epmd::start(dir)?);
+        Self::start_node(Node::prepare(dir, "rabbit", options, epmd.port)?, epmd)
+    }
+
+    fn start_node(node: Node, epmd: Arc<Epmd>) -> Result<Self> {
+        node.write_files().with_context(|| format!("cannot prepare {}", node.home().display()))?;
         let process = node.launch()?;
-        Ok(Self { node, process, _epmd: epmd })
+        Ok(Self { node, process, epmd })
     }
 
     /// AMQP URL of the default vhost.
@@ -117,8 +123,34 @@ impl RabbitMq {
     /// Leaves it running; [`crate::process::sweep`] on its folder stops it.
     pub fn detach(self) {
         self.process.detach();
-        self._epmd.process.detach();
+        if let Some(epmd) = Arc::into_inner(self.epmd) {
+            epmd.process.detach();
+        }
     }
+}
+
+/// Starts `size` nodes that form one cluster, the first before the others, which join it side by side.
+pub fn cluster(dir: &Path, size: usize) -> Result<Vec<RabbitMq>> {
+    let epmd = Arc::new(Epmd::start(dir)?);
+    let names: Vec<String> = (1..=size).map(|number| format!("rabbit{number}")).collect();
+    let mut nodes = names.iter().map(|name| {
+        let mut node = Node::prepare(dir, name, Options::TEST, epmd.port)?;
+        node.peers.clone_from(&names);
+        Ok(node)
+    });
+    let first = nodes.next().context("a cluster has at least one node")??;
+    let mut started = vec![RabbitMq::start_node(first, Arc::clone(&epmd))?];
+    let others: Vec<Node> = nodes.collect::<Result<_>>()?;
+    let joined: Vec<Result<RabbitMq>> = thread::scope(|scope| {
+        let join = |node| scope.spawn(|| RabbitMq::start_node(node, Arc::clone(&epmd)));
+        let joining: Vec<_> = others.into_iter().map(join).collect();
+        let panicked = |_| Err(anyhow!("a thread that started a node panicked"));
+        joining.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+    });
+    for node in joined {
+        started.push(node?);
+    }
+    Ok(started)
 }
 
 /// Erlang's name server. A node starts a stray one for the whole machine unless it finds one on its port.
@@ -145,6 +177,8 @@ struct Node {
     dir: PathBuf,
     scripts: PathBuf,
     name: String,
+    /// Names of all nodes of the cluster; none for a broker by itself.
+    peers: Vec<String>,
     port: u16,
     ui_port: u16,
     distribution_port: u16,
@@ -154,17 +188,16 @@ struct Node {
 impl Node {
     fn prepare(dir: &Path, name: &str, options: Options, epmd_port: u16) -> Result<Self> {
         let pick = |wanted: Option<u16>| wanted.map_or_else(ports::any, ports::prefer);
-        let node = Self {
+        Ok(Self {
             dir: dir.to_path_buf(),
             scripts: install::require_rabbitmq()?,
             name: name.to_owned(),
+            peers: Vec::new(),
             port: pick(options.port)?,
             ui_port: pick(options.ui_port)?,
             distribution_port: ports::any()?,
             epmd_port,
-        };
-        node.write_files().with_context(|| format!("cannot prepare {}", node.home().display()))?;
-        Ok(node)
+        })
     }
 
     fn home(&self) -> PathBuf {
@@ -182,22 +215,29 @@ impl Node {
         }
         fs::write(home.join("plugins"), "[rabbitmq_management].\n")?;
         fs::write(home.join("advanced.config"), "[].\n")?;
-        fs::write(
-            home.join("rabbitmq.conf"),
-            format!(
-                "listeners.tcp.local = 127.0.0.1:{port}\n\
-                 management.tcp.ip = 127.0.0.1\n\
-                 management.tcp.port = {ui_port}\n\
-                 default_user = {USER}\n\
-                 default_pass = {PASSWORD}\n\
-                 log.console = true\n\
-                 log.console.level = info\n\
-                 log.file = false\n",
-                port = self.port,
-                ui_port = self.ui_port,
-            ),
-        )?;
+        fs::write(home.join("rabbitmq.conf"), self.configuration())?;
         Ok(())
+    }
+
+    fn configuration(&self) -> String {
+        let mut lines = vec![
+            format!("listeners.tcp.local = 127.0.0.1:{}", self.port),
+            "management.tcp.ip = 127.0.0.1".to_owned(),
+            format!("management.tcp.port = {}", self.ui_port),
+            format!("default_user = {USER}"),
+            format!("default_pass = {PASSWORD}"),
+            "log.console = true".to_owned(),
+            "log.console.level = info".to_owned(),
+            "log.file = false".to_owned(),
+        ];
+        if !self.peers.is_empty() {
+            lines.push("cluster_formation.peer_discovery_backend = classic_config".to_owned());
+            let peers = self.peers.iter().zip(1..);
+            lines.extend(
+                peers.map(|(name, n)| format!("cluster_formation.classic_config.nodes.{n} = {name}@localhost")),
+            );
+        }
+        lines.join("\n") + "\n"
     }
 
     fn launch(&self) -> Result<Process> {

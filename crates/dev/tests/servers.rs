@@ -70,6 +70,35 @@ fn a_vhost_survives_a_kill_of_rabbitmq_and_nothing_survives_its_end() {
 }
 
 #[test]
+fn three_nodes_form_a_cluster_that_outlives_one_of_them() {
+    let folder = Folder::create("dev_cluster").unwrap();
+    let mut nodes = rabbitmq::cluster(folder.path(), 3).unwrap();
+    let names = ["rabbit1@localhost", "rabbit2@localhost", "rabbit3@localhost"];
+    assert_eq!(running_nodes(&nodes[0]), names);
+    nodes[0].kill9();
+    assert!(eventually(|| running_nodes(&nodes[1]) == names[1..]), "{:?}", running_nodes(&nodes[1]));
+    nodes[0].restart().unwrap();
+    assert!(eventually(|| running_nodes(&nodes[1]) == names), "{:?}", running_nodes(&nodes[1]));
+}
+
+fn running_nodes(node: &RabbitMq) -> Vec<String> {
+    let mut names = node.management().running_nodes().unwrap_or_default();
+    names.sort();
+    names
+}
+
+fn eventually(condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    true
+}
+
+#[test]
 fn a_sweep_stops_what_was_left_behind_and_spares_a_stranger_with_its_number() {
     let folder = Folder::create("dev_sweep").unwrap();
     let farewell = Farewell::new(Signal::SIGTERM, Duration::from_secs(5));
