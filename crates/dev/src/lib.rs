@@ -21,12 +21,14 @@ pub mod service;
 pub mod services;
 
 pub mod postgres;
+pub mod psql;
 pub mod rabbitmq;
 pub mod servers;
 
 pub mod fingerprint;
 pub mod install;
 pub mod interrupt;
+pub mod log;
 pub mod management;
 pub mod ports;
 pub mod process;

@@ -4,7 +4,6 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::log::{self, LogReader};
 use crate::process_table::Identity;
 
 /// Pause between two looks at something that is awaited.
@@ -120,10 +120,10 @@ impl Process {
         while !ready() {
             let name = &self.record.name;
             if let Ok(Some(status)) = self.child.try_wait() {
-                bail!("{name} ended ({status}) before it was ready:\n{}", tail(&self.log_path, 30));
+                bail!("{name} ended ({status}) before it was ready:\n{}", log::tail(&self.log_path, 30));
             }
             if Instant::now() > deadline {
-                bail!("{name} is not ready after {} s:\n{}", patience.as_secs(), tail(&self.log_path, 30));
+                bail!("{name} is not ready after {} s:\n{}", patience.as_secs(), log::tail(&self.log_path, 30));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -246,51 +246,8 @@ pub fn run(dir: &Path, name: &str, command: Command, on_line: impl FnMut(&str)) 
     let process = Process::spawn_anew(dir, name, command, Farewell::COMMAND)?;
     let log = process.log_path.clone();
     let status = process.follow(on_line)?;
-    ensure!(status.success(), "{name} failed ({status}):\n{}", tail(&log, 60));
+    ensure!(status.success(), "{name} failed ({status}):\n{}", log::tail(&log, 60));
     Ok(())
-}
-
-/// Reads a log that is still being written, line by line.
-pub struct LogReader {
-    file: File,
-    unfinished: Vec<u8>,
-}
-
-impl LogReader {
-    /// Starts at the beginning of the file.
-    pub fn open(log: &Path) -> Result<Self> {
-        let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
-        Ok(Self { file, unfinished: Vec::new() })
-    }
-
-    /// Hands over the lines that were completed since the last call.
-    pub fn read_lines(&mut self, on_line: &mut impl FnMut(&str)) -> Result<()> {
-        self.file.read_to_end(&mut self.unfinished)?;
-        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
-            on_line(String::from_utf8_lossy(&line).trim_end());
-        }
-        Ok(())
-    }
-}
-
-/// The last `lines` lines of a log, for an error message. Reads at most 64 KiB.
-pub fn tail(log: &Path, lines: usize) -> String {
-    let read = || -> std::io::Result<String> {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(64 * 1024)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    match read() {
-        Ok(text) => {
-            let all: Vec<&str> = text.lines().collect();
-            all[all.len().saturating_sub(lines)..].join("\n")
-        }
-        Err(error) => format!("({} cannot be read: {error})", log.display()),
-    }
 }
 
 fn kill_tree(root: &Identity) {

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use crate::fingerprint::Fingerprint;
-use crate::postgres;
+use crate::psql;
 use crate::services::{SERVICES, Service};
 use crate::testing::Database;
 use crate::workspace;
@@ -27,7 +27,7 @@ impl Migrated {
         for service in SERVICES {
             let database = Database::create_on(server_url, service.name)?;
             for migration in files(&root.join("migrations").join(service.name), "sql")? {
-                postgres::execute_file(database.url(), &migration)?;
+                psql::execute_file(database.url(), &migration)?;
             }
             databases.push((service, database));
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::servers::Servers;
-use crate::{ports, postgres, workspace};
+use crate::{ports, psql, workspace};
 
 /// One service of the platform.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub const SERVICES: [Service; 2] = [
 impl Service {
     /// URL of its database, as its own role, whose password in development is its name.
     pub fn database_url(&self, servers: &Servers) -> Result<String> {
-        postgres::rewrite_url(&servers.database_url, Some((self.name, self.name)), self.name)
+        psql::rewrite_url(&servers.database_url, Some((self.name, self.name)), self.name)
     }
 
     /// The variable that holds [`Self::database_url`].

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use crate::management::Management;
-use crate::postgres;
+use crate::psql;
 use crate::servers::Servers;
 
 /// Superuser URL of the test server.
@@ -47,8 +47,8 @@ impl Database {
     /// [`Self::create`] on the server of a given superuser's URL.
     pub fn create_on(server_url: &str, purpose: &str) -> Result<Self> {
         let name = unique(purpose);
-        let url = postgres::rewrite_url(server_url, None, &name)?;
-        postgres::execute(server_url, &[&format!("create database {name}")])?;
+        let url = psql::rewrite_url(server_url, None, &name)?;
+        psql::execute(server_url, &[&format!("create database {name}")])?;
         Ok(Self { server_url: server_url.to_owned(), name, url })
     }
 
@@ -66,14 +66,14 @@ impl Database {
     pub fn close_connections(&self) -> Result<()> {
         let statement =
             format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'", self.name);
-        postgres::execute(&self.server_url, &[&statement]).map(drop)
+        psql::execute(&self.server_url, &[&statement]).map(drop)
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
         let statement = format!("drop database if exists {} with (force)", self.name);
-        if let Err(error) = postgres::execute(&self.server_url, &[&statement]) {
+        if let Err(error) = psql::execute(&self.server_url, &[&statement]) {
             eprintln!("test database {} stays: {error:#}", self.name);
         }
     }

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
-use crate::process::{self, LogReader};
+use crate::log::{self, LogReader};
+use crate::process;
 use crate::progress::Progress;
 use crate::servers::{self, Purpose, Servers};
 use crate::service::Service;
 use crate::services::{self, Addresses, SERVICES};
 use crate::status::{self, Status};
-use crate::{interrupt, playground, postgres, service, workspace};
+use crate::{interrupt, playground, psql, service, workspace};
 
 /// Migrations run before a service is ready.
 const READY_PATIENCE: Duration = Duration::from_secs(120);
@@ -167,7 +168,7 @@ fn start(dir: &Path, options: Options, progress: &Progress) -> Result<Status> {
     let servers = servers.map_err(|_| anyhow!("the thread that starts the servers panicked"))??;
     built?;
     let step = progress.step("preparing the databases");
-    postgres::execute_file(&servers.database_url, &workspace::root()?.join("deploy/postgres-init.sql"))?;
+    psql::execute_file(&servers.database_url, &workspace::root()?.join("deploy/postgres-init.sql"))?;
     step.done("databases ready");
 
     let addresses = Addresses::choose()?;
@@ -235,11 +236,7 @@ fn watch(dir: &Path, progress: &Progress) -> Result<ExitCode> {
             if !runs {
                 interrupt::yield_to_it();
                 let log = dir.join("logs").join(format!("{name}.log"));
-                progress.say(&format!(
-                    "✗ {name} has ended! The end of {}:\n{}",
-                    log.display(),
-                    process::tail(&log, 30)
-                ));
+                progress.say(&format!("✗ {name} has ended! The end of {}:\n{}", log.display(), log::tail(&log, 30)));
             }
             runs
         });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dev::postgres::{self, Postgres};
 use dev::process::{self, Farewell, Process};
 use dev::process_table::Identity;
+use dev::psql;
 use dev::rabbitmq::{self, RabbitMq};
 use dev::testing::{Database, Folder, Vhost};
 use nix::sys::signal::Signal;
@@ -16,12 +17,12 @@ fn committed_rows_survive_a_kill_of_postgres() {
     let folder = Folder::create("dev_postgres").unwrap();
     let mut server = Postgres::start(folder.path(), postgres::Options::TEST).unwrap();
     let url = server.url();
-    postgres::execute(&url, &["create table kept (x int)", "insert into kept values (1), (2)"]).unwrap();
+    psql::execute(&url, &["create table kept (x int)", "insert into kept values (1), (2)"]).unwrap();
     server.kill9();
-    assert!(postgres::execute(&url, &["select 1"]).is_err(), "a killed server answers");
+    assert!(psql::execute(&url, &["select 1"]).is_err(), "a killed server answers");
     server.restart().unwrap();
     assert_eq!(server.url(), url);
-    assert_eq!(postgres::execute(&url, &["select count(*) from kept"]).unwrap(), "2");
+    assert_eq!(psql::execute(&url, &["select count(*) from kept"]).unwrap(), "2");
 }
 
 #[test]
@@ -29,7 +30,7 @@ fn a_paused_postgres_answers_once_it_is_resumed() {
     let folder = Folder::create("dev_pause").unwrap();
     let server = Postgres::start(folder.path(), postgres::Options::TEST).unwrap();
     server.pause();
-    let mut client = postgres::psql(&server.url()).unwrap();
+    let mut client = psql::psql(&server.url()).unwrap();
     let mut client = client.args(["--command", "select 1"]).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     assert!(client.try_wait().unwrap().is_none(), "a paused server answered");
@@ -45,7 +46,7 @@ fn a_taken_port_makes_postgres_choose_another() {
     let options = postgres::Options { port: Some(port), ..postgres::Options::TEST };
     let server = Postgres::start(folder.path(), options).unwrap();
     assert_ne!(server.port(), port);
-    assert_eq!(postgres::execute(&server.url(), &["select 1"]).unwrap(), "1");
+    assert_eq!(psql::execute(&server.url(), &["select 1"]).unwrap(), "1");
 }
 
 #[test]
@@ -127,9 +128,9 @@ fn a_sweep_stops_what_was_left_behind_and_spares_a_stranger_with_its_number() {
 fn a_database_of_a_test_is_empty_and_gone_afterwards() {
     let database = Database::create("dev").unwrap();
     let (url, name) = (database.url().to_owned(), database.name().to_owned());
-    assert_eq!(postgres::execute(&url, &["select current_database()"]).unwrap(), name);
+    assert_eq!(psql::execute(&url, &["select current_database()"]).unwrap(), name);
     drop(database);
-    let error = postgres::execute(&url, &["select 1"]).unwrap_err();
+    let error = psql::execute(&url, &["select 1"]).unwrap_err();
     assert!(error.to_string().contains("does not exist"), "{error:#}");
 }
 
