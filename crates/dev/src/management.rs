@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::http::{Method, Request, Response};
 use ureq::{Agent, Body, SendBody};
 
 /// The management API of one broker.
@@ -15,14 +15,12 @@ use ureq::{Agent, Body, SendBody};
 pub struct Management {
     agent: Agent,
     base_url: String,
-    user: String,
     authorization: String,
 }
 
 #[derive(Deserialize)]
-struct Connection {
-    name: String,
-    vhost: String,
+struct Permission {
+    user: String,
 }
 
 impl Management {
@@ -37,7 +35,6 @@ impl Management {
         Self {
             agent: config.into(),
             base_url: base_url.trim_end_matches('/').to_owned(),
-            user: user.to_owned(),
             authorization: format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))),
         }
     }
@@ -56,49 +53,51 @@ impl Management {
         Ok(running.filter_map(|node| node["name"].as_str().map(str::to_owned)).collect())
     }
 
-    /// Makes an empty vhost in which our user may do everything.
+    /// Makes an empty vhost.
     pub fn create_vhost(&self, vhost: &str) -> Result<()> {
-        self.send(&Method::PUT, &format!("/api/vhosts/{vhost}"), None)?;
-        let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        self.send(&Method::PUT, &format!("/api/permissions/{vhost}/{}", self.user), Some(&everything))?;
-        Ok(())
+        self.send(&Method::PUT, &format!("/api/vhosts/{}", path_segment(vhost)), None).map(drop)
     }
 
     /// Deletes a vhost with all in it; its connections are closed by the broker.
     pub fn delete_vhost(&self, vhost: &str) -> Result<()> {
-        self.send(&Method::DELETE, &format!("/api/vhosts/{vhost}"), None).map(drop)
+        self.send(&Method::DELETE, &format!("/api/vhosts/{}", path_segment(vhost)), None).map(drop)
     }
 
-    /// Closes every connection of a vhost from the broker's side, and returns how many there were.
-    pub fn close_connections(&self, vhost: &str, reason: &str) -> Result<usize> {
-        let all: Vec<Connection> = self.send(&Method::GET, "/api/connections", None)?.body_mut().read_json()?;
-        let mut closed = 0;
-        for connection in all.iter().filter(|connection| connection.vhost == vhost) {
-            let path = format!("/api/connections/{}", path_segment(&connection.name));
+    /// Makes a user who may do everything in `vhost` and nothing elsewhere.
+    pub fn create_user(&self, user: &str, password: &str, vhost: &str) -> Result<()> {
+        let login = json!({"password": password, "tags": ""});
+        self.send(&Method::PUT, &format!("/api/users/{}", path_segment(user)), Some(&login))?;
+        let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        let path = format!("/api/permissions/{}/{}", path_segment(vhost), path_segment(user));
+        self.send(&Method::PUT, &path, Some(&everything)).map(drop)
+    }
+
+    /// Deletes a user, whose connections are closed by the broker.
+    pub fn delete_user(&self, user: &str) -> Result<()> {
+        self.send(&Method::DELETE, &format!("/api/users/{}", path_segment(user)), None).map(drop)
+    }
+
+    /// Closes every connection of everyone who may use `vhost`, from the broker's side.
+    ///
+    /// By user, because the list of connections knows of a new one only seconds later.
+    pub fn close_connections(&self, vhost: &str, reason: &str) -> Result<()> {
+        let path = format!("/api/vhosts/{}/permissions", path_segment(vhost));
+        let permissions: Vec<Permission> = self.send(&Method::GET, &path, None)?.body_mut().read_json()?;
+        for permission in permissions {
+            let path = format!("/api/connections/username/{}", path_segment(&permission.user));
             let request = self.request(&Method::DELETE, &path).header("x-reason", reason);
-            let response = self.agent.run(request.body(SendBody::none())?)?;
-            // One that closes by itself in this moment is as good as closed.
-            ensure!(
-                response.status().is_success() || response.status() == StatusCode::NOT_FOUND,
-                "{path}: {response:?}"
-            );
-            closed += 1;
+            check(self.agent.run(request.body(SendBody::none())?)?)?;
         }
-        Ok(closed)
+        Ok(())
     }
 
     fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Response<Body>> {
         let request = self.request(method, path);
-        let mut response = match body {
+        let response = match body {
             Some(body) => self.agent.run(request.body(serde_json::to_vec(body)?)?),
             None => self.agent.run(request.body(SendBody::none())?),
-        }
-        .with_context(|| format!("{method} {}{path}", self.base_url))?;
-        if !response.status().is_success() {
-            let text = response.body_mut().read_to_string().unwrap_or_default();
-            bail!("{method} {}{path}: {} {text}", self.base_url, response.status());
-        }
-        Ok(response)
+        };
+        response.map_err(Into::into).and_then(check).with_context(|| format!("{method} {}{path}", self.base_url))
     }
 
     fn request(&self, method: &Method, path: &str) -> ureq::http::request::Builder {
@@ -110,7 +109,15 @@ impl Management {
     }
 }
 
-/// Connection names hold spaces, colons and `>`.
+fn check(mut response: Response<Body>) -> Result<Response<Body>> {
+    let status = response.status();
+    if !status.is_success() {
+        bail!("{status} {}", response.body_mut().read_to_string().unwrap_or_default());
+    }
+    Ok(response)
+}
+
+/// The default vhost is called `/`.
 fn path_segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

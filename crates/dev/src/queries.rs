@@ -87,19 +87,22 @@ impl Recordings {
         &self.mark
     }
 
-    /// What is committed and not recorded, recorded and not committed, or different: one line each.
+    /// Where the services' `.sqlx` differ from what was recorded now: one line each.
     pub fn differences(&self) -> Result<Vec<String>> {
         let root = workspace::root()?;
-        let recorded = contents(&self.folder)?;
         let mut committed = BTreeMap::new();
         for service in SERVICES {
             committed.extend(contents(&root.join(service.program).join(".sqlx"))?);
         }
-        let missing = recorded.iter().filter(|(name, _)| !committed.contains_key(*name));
-        let stale = committed.iter().filter(|(name, content)| recorded.get(*name) != Some(content));
-        let missing = missing.map(|(name, content)| format!("not recorded: {name} {}", first_words(content)));
-        Ok(missing.chain(stale.map(|(name, content)| format!("stale: {name} {}", first_words(content)))).collect())
+        Ok(differences(&contents(&self.folder)?, &committed))
     }
+}
+
+fn differences(recorded: &BTreeMap<String, String>, committed: &BTreeMap<String, String>) -> Vec<String> {
+    let missing = recorded.iter().filter(|(name, _)| !committed.contains_key(*name));
+    let stale = committed.iter().filter(|(name, content)| recorded.get(*name) != Some(content));
+    let missing = missing.map(|(name, content)| format!("not recorded: {name} {}", first_words(content)));
+    missing.chain(stale.map(|(name, content)| format!("stale: {name} {}", first_words(content)))).collect()
 }
 
 /// Compiles each service against `databases` and replaces its `.sqlx`, or leaves it as it is where that fails.
@@ -173,4 +176,21 @@ fn first_words(recording: &str) -> String {
     let query = parsed["query"].as_str().unwrap_or_default();
     let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
     words.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_changed_and_forgotten_queries_are_told_apart_from_fresh_ones() {
+        let recording = |name: &str, query: &str| (name.to_owned(), format!("{{\"query\": \"{query}\"}}"));
+        let recorded = [recording("fresh", "select 1"), recording("new", "select 2"), recording("changed", "select 3")];
+        let committed =
+            [recording("fresh", "select 1"), recording("changed", "select 4"), recording("gone", "select 5")];
+        assert_eq!(
+            differences(&recorded.into(), &committed.into()),
+            ["not recorded: new select 2", "stale: changed select 4", "stale: gone select 5"]
+        );
+    }
 }

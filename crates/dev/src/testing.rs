@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::management::Management;
 use crate::psql;
+use crate::rabbitmq::PASSWORD;
 use crate::servers::Servers;
 
 /// Superuser URL of the test server.
@@ -79,7 +80,7 @@ impl Drop for Database {
     }
 }
 
-/// An empty vhost of its own. Dropping it deletes the vhost and closes its connections.
+/// An empty vhost of its own, with a user of its own. Dropping it deletes both and closes their connections.
 #[derive(Debug)]
 pub struct Vhost {
     management: Management,
@@ -88,15 +89,15 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    /// Creates a vhost in which the test user may do everything.
+    /// Creates a vhost, and a user who may do everything in it.
     pub fn create() -> Result<Self> {
         let amqp_url = variable(AMQP_VARIABLE)?;
         let address = AmqpAddress::parse(&amqp_url).with_context(|| format!("{AMQP_VARIABLE} is no AMQP URL"))?;
         let management = Management::new(&variable(RABBITMQ_UI_VARIABLE)?, address.user, address.password);
         let name = unique("test");
         management.create_vhost(&name)?;
-        let AmqpAddress { user, password, host } = address;
-        let amqp_url = format!("amqp://{user}:{password}@{host}/{name}");
+        management.create_user(&name, PASSWORD, &name)?;
+        let amqp_url = format!("amqp://{name}:{PASSWORD}@{}/{name}", address.host);
         Ok(Self { management, name, amqp_url })
     }
 
@@ -115,15 +116,16 @@ impl Vhost {
         &self.management
     }
 
-    /// Closes every connection to this vhost from the broker's side, and returns how many there were.
-    pub fn close_connections(&self) -> Result<usize> {
+    /// Closes every connection to this vhost from the broker's side.
+    pub fn close_connections(&self) -> Result<()> {
         self.management.close_connections(&self.name, "closed by a test")
     }
 }
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        if let Err(error) = self.management.delete_vhost(&self.name) {
+        let deleted = self.management.delete_user(&self.name).and_then(|()| self.management.delete_vhost(&self.name));
+        if let Err(error) = deleted {
             eprintln!("test vhost {} stays: {error:#}", self.name);
         }
     }

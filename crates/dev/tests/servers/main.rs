@@ -1,5 +1,7 @@
 //! Real servers, started, killed, frozen and started again.
 
+mod connection;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use dev::psql;
 use dev::rabbitmq::{self, RabbitMq};
 use dev::testing::{Database, Folder, Vhost};
 use nix::sys::signal::Signal;
+
+use self::connection::Connection;
 
 #[test]
 fn committed_rows_survive_a_kill_of_postgres() {
@@ -137,12 +141,21 @@ fn a_database_of_a_test_is_empty_and_gone_afterwards() {
 #[test]
 fn a_vhost_of_a_test_is_gone_afterwards() {
     let vhost = Vhost::create().unwrap();
-    assert!(vhost.amqp_url().ends_with(vhost.name()));
-    assert_eq!(vhost.close_connections().unwrap(), 0);
     let (management, name) = (vhost.management().clone(), vhost.name().to_owned());
     drop(vhost);
     let error = management.delete_vhost(&name).unwrap_err();
-    assert!(error.to_string().contains("404"), "{error:#}");
+    assert!(format!("{error:#}").contains("404"), "{error:#}");
+}
+
+#[test]
+fn a_connection_is_cut_at_once_and_those_of_other_tests_stay() {
+    let (vhost, other) = (Vhost::create().unwrap(), Vhost::create().unwrap());
+    let mut cut = Connection::open(vhost.amqp_url()).unwrap();
+    let mut spared = Connection::open(other.amqp_url()).unwrap();
+    vhost.close_connections().unwrap();
+    let farewell = cut.read_frame().unwrap();
+    assert!(String::from_utf8_lossy(&farewell).contains("CONNECTION_FORCED - closed by a test"), "{farewell:?}");
+    assert!(spared.is_silent_for(Duration::from_millis(300)).unwrap());
 }
 
 #[test]
