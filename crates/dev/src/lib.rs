@@ -16,8 +16,8 @@ pub mod check;
 pub mod queries;
 pub mod tally;
 
+pub mod instance;
 pub mod playground;
-pub mod service;
 pub mod services;
 
 pub mod postgres;

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
+use crate::instance::{self, Instance};
 use crate::log::{self, LogReader};
 use crate::process;
 use crate::progress::Progress;
 use crate::servers::{self, Purpose, Servers};
-use crate::service::Service;
+
 use crate::services::{self, Addresses, SERVICES};
 use crate::status::{self, Status};
-use crate::{interrupt, playground, psql, service, workspace};
+use crate::{interrupt, playground, psql, workspace};
 
 /// Migrations run before a service is ready.
 const READY_PATIENCE: Duration = Duration::from_secs(120);
@@ -202,20 +203,20 @@ fn start_services(
     let mut started = Vec::new();
     for (service, url) in addresses.urls() {
         let step = progress.step(&format!("starting {}", service.program));
-        let program = service::program(service.program, options.profile())?;
-        started.push((step, Service::spawn(dir, service.program, &program, environment, &url)?));
+        let program = instance::program(service.program, options.profile())?;
+        started.push((step, service.program, Instance::spawn(dir, service.program, &program, environment, &url)?));
     }
-    for (step, mut service) in started {
-        service.wait_ready(READY_PATIENCE)?;
-        step.done(&format!("{} ready", service.url()));
-        service.detach();
+    for (step, program, mut instance) in started {
+        instance.wait_ready(READY_PATIENCE)?;
+        step.done(&format!("{program} on {}", instance.url()));
+        instance.detach();
     }
     Ok(())
 }
 
 fn seed(dir: &Path, options: Options, environment: &[(String, String)], progress: &Progress) -> Result<()> {
     let step = progress.step("filling in sample products");
-    let mut command = Command::new(service::program("seed-data", options.profile())?);
+    let mut command = Command::new(instance::program("seed-data", options.profile())?);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     process::run(dir, "seed-data", command, |_| ())?;
     step.done("sample products there");

@@ -16,12 +16,12 @@ const FAREWELL: Farewell = Farewell::new(Signal::SIGTERM, Duration::from_secs(15
 
 /// A running service. Dropping it kills it.
 #[derive(Debug)]
-pub struct Service {
+pub struct Instance {
     url: String,
     process: Process,
 }
 
-impl Service {
+impl Instance {
     /// Starts `program serve` with `environment`. Its log and its record go below `dir`, under `name`. `url` is where
     /// it will answer, without a path.
     pub fn spawn(dir: &Path, name: &str, program: &Path, environment: &[(String, String)], url: &str) -> Result<Self> {
