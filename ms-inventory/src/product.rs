@@ -145,11 +145,12 @@ pub async fn create(conn: &mut PgConnection, draft: Draft, cause: Cause<'_>) -> 
     product.ok_or_else(|| Error::SkuTaken(draft.into_sku()))
 }
 
-/// Adds many products, all or none, with as many statements as for one. They come back in the order of the batch.
+/// Adds many products, all or none, with as many statements as for two. They come back in the order of the batch.
 ///
 /// # Errors
 /// [`Error::SkusTaken`].
 pub async fn import(conn: &mut PgConnection, batch: &Batch, cause: Cause<'_>) -> Result<Vec<Product>, Error> {
+    take_turns(conn).await?;
     let products = insert(conn, batch.drafts(), cause).await?;
     if products.len() == batch.drafts().len() {
         return Ok(products);
@@ -158,6 +159,18 @@ pub async fn import(conn: &mut PgConnection, batch: &Batch, cause: Cause<'_>) ->
     let rows = batch.drafts().iter().map(Draft::sku).enumerate();
     let taken = rows.filter(|(_, sku)| added.next_if_eq(sku).is_none());
     Err(Error::SkusTaken(taken.map(|(row, sku)| (row, sku.to_owned())).collect()))
+}
+
+/// Lets one import at a time go on, until its transaction ends: two that have SKUs in common could otherwise each wait
+/// for the other's.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_turns(conn: &mut PgConnection) -> sqlx::Result<()> {
+    /// "import" in ASCII.
+    const LOCK: i64 = 0x696d_706f_7274;
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(conn).await?;
+    Ok(())
 }
 
 /// Adds the products whose SKU is not taken; the SKUs of the drafts differ.

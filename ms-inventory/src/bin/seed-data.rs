@@ -67,8 +67,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Adds the samples whose SKU is not taken, and tells how many.
 async fn add_missing(conn: &mut PgConnection) -> anyhow::Result<usize> {
-    // Two that run at once take turns, so that neither fails.
-    sqlx::query!("lock table products in share row exclusive mode").execute(&mut *conn).await?;
+    // Two that run at once take turns, so that neither finds a SKU taken that it found missing.
+    product::take_turns(conn).await?;
     let there = samples(conn).await?;
     let missing = SAMPLES.iter().filter(|(sku, ..)| there.iter().all(|product| product.sku != *sku));
     let Ok(batch) = Batch::of(missing.map(draft)) else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::graphql::Refusal;
 use async_graphql::{Name, Value, indexmap::IndexMap};
 
+use super::price::two_decimals;
 use crate::product::{Invalid, InvalidRow, Product};
 use crate::{ledger, product};
 
@@ -142,7 +143,7 @@ fn catalogue_entry(product: &Product) -> Value {
         ("sku", product.sku.as_str().into()),
         ("name", product.name.as_str().into()),
         ("description", product.description.as_str().into()),
-        ("price", product.price.to_string().into()),
+        ("price", two_decimals(product.price).to_string().into()),
         ("updatedAt", product.updated_at.to_rfc3339().into()),
     ])
 }

@@ -11,9 +11,9 @@ use super::product::Product;
 use super::{int, loader};
 use crate::hold::{self, read};
 
-/// The answer an order got: what is held for it, was, or why nothing came to be.
 pub(super) struct Hold(pub(super) read::Hold);
 
+/// The answer an order got: what is held for it, was, or why nothing came to be.
 #[Object]
 impl Hold {
     /// The order.
@@ -75,9 +75,9 @@ pub(super) enum HoldStatus {
     Rejected,
 }
 
-/// So many of one product.
 pub(super) struct HoldItem(Item);
 
+/// So many of one product.
 #[Object]
 impl HoldItem {
     /// The product.
@@ -96,9 +96,9 @@ impl HoldItem {
     }
 }
 
-/// A product of which there was not enough.
 pub(super) struct Shortage(inventory::Shortage);
 
+/// A product of which there was not enough.
 #[Object]
 impl Shortage {
     /// The product.

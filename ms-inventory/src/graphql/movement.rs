@@ -9,9 +9,9 @@ use super::product::Product;
 use super::{int, loader};
 use crate::ledger::{self, Adjustment};
 
-/// One change of a product's stock. All of a product's movements together are what is on hand.
 pub(super) struct Movement(pub(super) ledger::Movement);
 
+/// One change of a product's stock. All of a product's movements together are what is on hand.
 #[Object]
 impl Movement {
     /// Its id. Later movements have greater ones.

@@ -15,10 +15,11 @@ use crate::product::{self, Batch, Cause, MAX_BATCH_ROWS};
 /// Who changes stock, in the ledger, as long as it is not asked who a client is.
 const ACTOR: &str = "graphql";
 
-/// What can be changed in inventory. Each mutation happens as a whole or not at all.
+/// The root of mutations.
 #[derive(Debug)]
 pub struct Mutation;
 
+/// What can be changed in inventory. Each mutation happens as a whole or not at all.
 #[Object]
 impl Mutation {
     /// Adds a product to the catalogue. CONFLICT if its SKU is taken.
@@ -50,7 +51,7 @@ impl Mutation {
         Ok(Product(product))
     }
 
-    /// Takes a product out of the catalogue, with what is left of its stock, and returns it as it was. Its movements
+    /// Takes a product out of the catalogue, with what is left of its stock, and returns it without any. Its movements
     /// and holds stay, and its SKU is free again. NOT_FOUND if there is none; CONFLICT while any of it is held for
     /// orders.
     async fn delete_product(

@@ -1,4 +1,4 @@
-//! An amount of money that a client wrote.
+//! Amounts of money, as they are shown and as a client writes them.
 
 use std::borrow::Cow;
 
@@ -6,6 +6,12 @@ use async_graphql::{InputType, InputValueError, InputValueResult, Value, registr
 use rust_decimal::Decimal;
 
 use crate::product::Invalid;
+
+/// With two decimals, which zero comes from the database without.
+pub(super) fn two_decimals(mut price: Decimal) -> Decimal {
+    price.rescale(2);
+    price
+}
 
 /// GraphQL's `Decimal`, read exactly: from text such as `"39.90"`, or from a number as it is spelled.
 ///

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use super::error::{Result, invalid};
 use super::int;
-use super::price::Price;
+use super::price::{Price, two_decimals};
 use crate::product::{self, Draft, Edit, Form, Invalid};
 
 /// The longest search, in characters.
@@ -17,9 +17,9 @@ const MAX_SEARCH_CHARS: usize = 200;
 /// The most entries of a list in a filter.
 const MAX_FILTER_ENTRIES: usize = 1_000;
 
-/// A product of the catalogue, and how much there is of it.
 pub(super) struct Product(pub(super) product::Product);
 
+/// A product of the catalogue, and how much there is of it.
 #[Object]
 impl Product {
     /// Its id, for ever.
@@ -44,7 +44,7 @@ impl Product {
 
     /// Its price in the shop's currency, with two decimals, as text: `"39.90"`.
     async fn price(&self) -> Decimal {
-        self.0.price
+        two_decimals(self.0.price)
     }
 
     /// How many are in the warehouse.

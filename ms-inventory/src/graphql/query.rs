@@ -21,10 +21,11 @@ const PAGE: PageSize = PageSize { default: 20, max: 100 };
 /// The longest SKU or order id anybody looks for, in characters.
 const MAX_KEY_CHARS: usize = 64;
 
-/// What can be asked of inventory.
+/// The root of queries.
 #[derive(Debug)]
 pub struct Query;
 
+/// What can be asked of inventory.
 #[Object]
 impl Query {
     /// One product, by id or by SKU; null if there is none, or it was deleted. INVALID unless exactly one is given.

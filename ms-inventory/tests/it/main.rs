@@ -2,8 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod catalogue;
+mod catalogue_import;
+mod catalogue_pages;
+mod catalogue_seed;
 mod client;
 mod crashes;
+mod graphql_client;
+mod graphql_schema;
+mod graphql_statements;
+mod graphql_values;
 mod holds;
+mod ledger;
 mod messages;
 mod world;
