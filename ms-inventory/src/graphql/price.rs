@@ -77,6 +77,8 @@ mod tests {
             (Value::from("39,90"), None),
             (Value::from(""), None),
             (Value::from("NaN"), None),
+            (Value::from("1e2147483647"), None),
+            (Value::from("1e-2147483648"), None),
         ] {
             let price = Price::parse(Some(value)).unwrap().decimal("price");
             assert_eq!(price.ok().map(|price| price.to_string()).as_deref(), expected);

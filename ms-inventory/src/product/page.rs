@@ -136,7 +136,7 @@ pub async fn page(
 ) -> sqlx::Result<Vec<Product>> {
     let (low, high) = if order.descending { (slice.before, slice.after) } else { (slice.after, slice.before) };
     macro_rules! scan {
-        ($place:ident, $column:literal, $type:literal, $direction:literal) => {{
+        ($place:ident, $column:literal, $type:literal, $direction:literal $(, $and:literal)?) => {{
             let bound = |place: Option<&Place>| match place {
                 Some(Place::$place(key, id)) => (Some(key.clone()), Some(*id)),
                 _ => (None, None),
@@ -151,6 +151,7 @@ pub async fn page(
                  and ($8::bigint is null or on_hand - reserved >= $8)
                  and ($9::numeric is null or price >= $9)
                  and ($10::numeric is null or price <= $10)
+                 " $($and)? "
                  order by " $column " " $direction ", id " $direction "
                  limit $11";
                 low,
@@ -170,8 +171,24 @@ pub async fn page(
         }};
     }
     match (order.field, order.descending != slice.backward) {
-        (Field::Id, false) => scan!(Id, "id", "bigint", "asc"),
-        (Field::Id, true) => scan!(Id, "id", "bigint", "desc"),
+        // Without bounds of its own, stock would be read from its first row on: 9 ms and 100 000 rows in the middle of
+        // 200 000 products, and not 0.04 ms and 21 rows.
+        (Field::Id, false) => scan!(
+            Id,
+            "id",
+            "bigint",
+            "asc",
+            "and ($2::bigint is null or product_id > $2)
+             and ($4::bigint is null or product_id < $4)"
+        ),
+        (Field::Id, true) => scan!(
+            Id,
+            "id",
+            "bigint",
+            "desc",
+            "and ($2::bigint is null or product_id > $2)
+             and ($4::bigint is null or product_id < $4)"
+        ),
         (Field::Name, false) => scan!(Name, "name", "text", "asc"),
         (Field::Name, true) => scan!(Name, "name", "text", "desc"),
         (Field::Sku, false) => scan!(Sku, "sku", "text", "asc"),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod catalogue;
+mod catalogue_cost;
 mod catalogue_import;
 mod catalogue_pages;
 mod catalogue_seed;

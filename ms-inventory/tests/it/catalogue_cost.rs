@@ -1,0 +1,63 @@
+//! A page costs the same wherever it is: PostgreSQL itself counts the rows it looks at.
+
+use ms_inventory::product::{self, Field, Filter, Order, Place, Slice};
+use sqlx::PgConnection;
+
+use crate::world::World;
+
+const PRODUCTS: i64 = 20_000;
+
+/// The rows that were read from tables and indexes so far.
+async fn rows_read(conn: &mut PgConnection) -> i64 {
+    sqlx::query("select pg_stat_force_next_flush()").execute(&mut *conn).await.unwrap();
+    sqlx::query_scalar(
+        "select (select sum(seq_tup_read) from pg_stat_user_tables)::bigint
+             + (select sum(idx_tup_read) from pg_stat_user_indexes)::bigint",
+    )
+    .fetch_one(conn)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_page_in_the_middle_reads_little_more_than_its_rows() {
+    let world = World::new().await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    sqlx::query(
+        "with product as (
+             insert into products (sku, name, price, updated_at)
+             select md5(n::text), md5((n * 7)::text), n * 37 % 10000 / 100.0, now() - make_interval(secs => n * 11 % 9999)
+             from generate_series(1, $1) as n
+             returning id
+         )
+         insert into stock (product_id, on_hand)
+         select id, 1 from product",
+    )
+    .bind(PRODUCTS)
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    sqlx::query("vacuum analyze").execute(&mut *conn).await.unwrap();
+
+    for field in [Field::Id, Field::Name, Field::Sku, Field::Price, Field::UpdatedAt] {
+        for descending in [false, true] {
+            let order = Order { field, descending };
+            let half = Slice { after: None, before: None, backward: false, limit: PRODUCTS / 2 };
+            let read = product::page(&mut conn, &Filter::default(), order, half).await.unwrap();
+            let middle = Place::of(read.last().unwrap(), field);
+            for backward in [false, true] {
+                let (after, before) = if backward { (None, Some(&middle)) } else { (Some(&middle), None) };
+                let slice = Slice { after, before, backward, limit: 21 };
+                let before = rows_read(&mut conn).await;
+                let page = product::page(&mut conn, &Filter::default(), order, slice).await.unwrap();
+                let rows = rows_read(&mut conn).await - before;
+                assert_eq!(page.len(), 21);
+                assert!(
+                    rows < 200,
+                    "{rows} rows for a page by {field:?}, descending: {descending}, backward: {backward}"
+                );
+                assert!(rows >= 42, "{rows} rows: they are counted");
+            }
+        }
+    }
+}
