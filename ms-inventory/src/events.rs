@@ -42,7 +42,7 @@ pub struct Worker {
 
 impl Work for Worker {
     async fn session(&self, connection: &Connection) -> anyhow::Result<()> {
-        topology::declare(&connection.create_channel().await?, &[inventory::EXCHANGE], QUEUES).await?;
+        topology::declare(connection, &[inventory::EXCHANGE], QUEUES).await?;
         self.broker.ready();
         let Self { pool, relay, engine, shutdown, .. } = self;
         let created = Created { pool: pool.clone(), relay: relay.clone(), hold_ttl: engine.hold_ttl() };

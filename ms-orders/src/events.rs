@@ -55,7 +55,7 @@ pub struct Worker {
 
 impl Work for Worker {
     async fn session(&self, connection: &Connection) -> anyhow::Result<()> {
-        topology::declare(&connection.create_channel().await?, &[orders::EXCHANGE], QUEUES).await?;
+        topology::declare(connection, &[orders::EXCHANGE], QUEUES).await?;
         self.listening.cancel();
         self.broker.ready();
         let Self { pool, relay, shop, shutdown, .. } = self;

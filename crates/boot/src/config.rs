@@ -27,8 +27,9 @@ pub struct Process {
     #[arg(long, env = "LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// How long to finish what was begun when told to stop, in seconds. Less than the 30 s that Kubernetes gives.
-    #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value_t = 20)]
+    /// How long to finish what was begun when told to stop, in seconds. Less than the 15 s that `cargo dev` and the 30 s
+    /// that Kubernetes give.
+    #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value_t = 10)]
     pub drain_timeout_seconds: u64,
 }
 

@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// The bounds on what a service may ask of its database.
@@ -70,11 +70,27 @@ pub async fn migrate(pool: &PgPool, migrator: &Migrator) -> anyhow::Result<()> {
         .without_max_times()
         .build();
     loop {
-        let Err(error) = pool.acquire().await else {
-            return migrator.run(pool).await.context("cannot migrate");
+        let error = match pool.acquire().await {
+            Ok(_) => match migrator.run(pool).await {
+                Err(error) if is_servers_fault(&error) => error.to_string(),
+                ended => return ended.context("cannot migrate"),
+            },
+            Err(error) => error.to_string(),
         };
         let pause = pauses.next().unwrap_or(Duration::from_secs(2));
-        tracing::warn!(%error, pause_ms = pause.as_millis(), "waiting for the database");
+        tracing::warn!(error, pause_ms = pause.as_millis(), "waiting for the database");
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether a migration was stopped by the server going away or being busy, rather than by itself.
+fn is_servers_fault(error: &MigrateError) -> bool {
+    const CONNECTION: &str = "08";
+    const OUT_OF_RESOURCES: &str = "53";
+    const NOT_READY: &str = "55";
+    const OPERATOR: &str = "57";
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
+    let passing =
+        |code: &str| [CONNECTION, OUT_OF_RESOURCES, NOT_READY, OPERATOR].iter().any(|class| code.starts_with(class));
+    error.as_database_error().is_none_or(|error| error.code().is_some_and(|code| passing(&code)))
 }

@@ -27,7 +27,7 @@ pub fn router(own: Router, health: Health, metrics: PrometheusHandle) -> Router 
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .layer(referrer)
         .layer(CatchPanicLayer::new())
-        .layer(TraceLayer::new_for_http().on_request(()).on_response(log))
+        .layer(TraceLayer::new_for_http().on_request(()).on_response(log).on_failure(()))
 }
 
 fn log<B>(response: &Response<B>, latency: Duration, _span: &Span) {

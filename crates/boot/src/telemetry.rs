@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// lapin logs the whole body of a message that reached no queue; we log its id instead.
-const DEFAULT_FILTER: &str = "info,lapin=error";
+/// lapin logs the whole body of a message that reached no queue, and each broken connection as an error; we log the
+/// message's id, and the session that begins anew. sqlx passes on the server's notices.
+const DEFAULT_FILTER: &str = "info,lapin=off,sqlx=warn";
 
 /// Begins to log, by `RUST_LOG` where it is set.
 ///

@@ -13,14 +13,14 @@ mod settle;
 use std::future::Future;
 
 use futures::StreamExt;
-use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Fault, Outgoing, Publisher};
+use crate::{Fault, Outgoing, Publisher, session};
 
 pub use decide::decide;
 pub use settle::{Answered, answer, settle};
@@ -67,8 +67,9 @@ pub async fn consume<H: Handler>(
     handler: &H,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(limits.prefetch, BasicQosOptions::default()).await?;
+    let subscribing = session::answered(subscribe(connection, app_id, queue, limits));
+    let Some(subscribed) = shutdown.run_until_cancelled(subscribing).await else { return Ok(()) };
+    let (channel, consumer) = subscribed?;
     let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
     for _ in 0..BATCHES_IN_FLIGHT {
         free.send(Publisher::open(connection, app_id).await?).await?;
@@ -76,25 +77,18 @@ pub async fn consume<H: Handler>(
     let (answered, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
 
     let deciding = async {
-        let tag = format!("{app_id}.{queue}");
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = channel.basic_consume(queue.into(), tag.as_str().into(), options, arguments).await?;
+        let tag = consumer.tag();
         let mut batches = consumer.ready_chunks(limits.batch);
         while let Some(Some(batch)) = shutdown.run_until_cancelled(batches.next()).await {
             let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
             let wanted = || channel.status().connected() && !shutdown.is_cancelled();
             let verdicts = decide(handler, queue, &batch, wanted).await?;
-            let Some(publisher) = publishers.recv().await else {
-                break;
-            };
+            let Some(publisher) = publishers.recv().await else { break };
             answered.send(answer(publisher, queue, batch, verdicts).await?).await?;
         }
         drop(answered);
-        if shutdown.is_cancelled() {
-            channel.basic_cancel(tag.as_str().into(), BasicCancelOptions::default()).await?;
-            return Ok(());
-        }
-        anyhow::bail!("the broker ended the consumer of {queue}")
+        anyhow::ensure!(shutdown.is_cancelled(), "the broker ended the consumer of {queue}");
+        Ok(channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
     };
     let settling = async {
         while let Some(batch) = unsettled.recv().await {
@@ -105,4 +99,18 @@ pub async fn consume<H: Handler>(
     };
     tokio::try_join!(deciding, settling)?;
     Ok(())
+}
+
+async fn subscribe(
+    connection: &Connection,
+    app_id: &str,
+    queue: &str,
+    limits: Limits,
+) -> lapin::Result<(Channel, Consumer)> {
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(limits.prefetch, BasicQosOptions::default()).await?;
+    let tag = format!("{app_id}.{queue}");
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer = channel.basic_consume(queue.into(), tag.as_str().into(), options, arguments).await?;
+    Ok((channel, consumer))
 }

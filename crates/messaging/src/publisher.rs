@@ -5,7 +5,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 
-use crate::{Outgoing, Trace};
+use crate::{Outgoing, Trace, session};
 
 /// How long the broker may take to confirm what was published. Beyond it the session is torn down and begun again,
 /// so that a broker which accepts and never answers is no reason to wait for ever.
@@ -47,10 +47,10 @@ impl Publisher {
     /// Opens a channel in confirm mode. `app_id` names the service in each message.
     ///
     /// # Errors
-    /// When the connection is broken.
-    pub async fn open(connection: &Connection, app_id: &str) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    /// When the connection is broken, or the broker does not answer.
+    pub async fn open(connection: &Connection, app_id: &str) -> anyhow::Result<Self> {
+        let channel = session::answered(connection.create_channel()).await?;
+        session::answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self { channel, app_id: short(app_id).unwrap_or_default() })
     }
 

@@ -11,6 +11,12 @@ use tokio_util::sync::CancellationToken;
 /// How long a broker may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a broker may take to answer a request; declaring a quorum queue takes it longest.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a broker may take to say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A connection whose other end is gone without a word is given up after two of these, in seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
 
@@ -113,12 +119,19 @@ impl Broker {
         let ended = work.session(&connection).await;
         const SUCCESS: u16 = 200;
         // A connection that failed is closed already, and its error is the one to tell.
-        connection.close(SUCCESS, "bye".into()).await.ok();
+        tokio::time::timeout(CLOSE_TIMEOUT, connection.close(SUCCESS, "bye".into())).await.ok();
         ended
     }
 }
 
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Waits for the broker's answer to a request, but not for ever: a quorum queue that has lost its leader gives none.
+pub(crate) async fn answered<T>(request: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
+    Ok(answer.map_err(|_| anyhow::anyhow!("the broker did not answer within {} s", ANSWER_TIMEOUT.as_secs()))??)
+}
+
+/// Jitter makes it up to twice as long.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
+
+use crate::session;
 
 /// How often a message may come back because a consumer's connection died before it is dead-lettered by the broker.
 /// It is RabbitMQ 4's own default, and stops a message that kills the process.
@@ -27,8 +29,14 @@ pub struct WorkQueue {
 /// Declares the topic exchanges, the work queues with their bindings, and the dead-letter queue of each.
 ///
 /// # Errors
-/// When the connection breaks, or something of that name is there already with other arguments.
-pub async fn declare(channel: &Channel, exchanges: &[&str], queues: &[WorkQueue]) -> lapin::Result<()> {
+/// When the connection breaks, the broker does not answer, or something of that name is there already with other
+/// arguments.
+pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[WorkQueue]) -> anyhow::Result<()> {
+    let channel = session::answered(connection.create_channel()).await?;
+    session::answered(declare_all(&channel, exchanges, queues)).await
+}
+
+async fn declare_all(channel: &Channel, exchanges: &[&str], queues: &[WorkQueue]) -> lapin::Result<()> {
     let exchanges: BTreeSet<&str> =
         exchanges.iter().copied().chain(queues.iter().map(|queue| queue.exchange)).collect();
     for exchange in exchanges {

@@ -1,4 +1,5 @@
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use events::queues;
 use futures::StreamExt;
@@ -7,7 +8,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
     QueueBindOptions, QueueDeclareOptions,
 };
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -116,4 +117,100 @@ async fn next(consumer: &Mutex<Consumer>, what: &str) -> Delivery {
     let delivery = delivery.unwrap_or_else(|_| panic!("{what} did not come")).unwrap().unwrap();
     delivery.ack(BasicAckOptions::default()).await.unwrap();
     delivery
+}
+
+/// A client that outlives its broker: it places an order until the broker has confirmed it, and finds the answers in a
+/// queue that survives.
+#[derive(Clone)]
+pub(crate) struct Customer {
+    amqp_url: String,
+    connected: Arc<Mutex<Option<Connected>>>,
+}
+
+struct Connected {
+    _connection: Connection,
+    channel: Channel,
+    answers: Consumer,
+}
+
+impl Customer {
+    const ANSWERS: &str = "answers.customer";
+
+    pub(crate) async fn connect(amqp_url: &str) -> Self {
+        let customer = Self { amqp_url: amqp_url.to_owned(), connected: Arc::default() };
+        customer.until_done(async |_| Ok(())).await;
+        customer
+    }
+
+    pub(crate) async fn place(&self, order_id: &str, pairs: &[(i64, i64)]) {
+        let body = created(order_id, pairs);
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        self.until_done(async |connected| {
+            let (exchange, key, properties) = ("orders".into(), "order.created".into(), BasicProperties::default());
+            let sent = connected.channel.basic_publish(
+                exchange,
+                key,
+                options,
+                body.as_bytes(),
+                properties.with_delivery_mode(2),
+            );
+            let confirmed = sent.await?.await?;
+            let heard = confirmed.is_ack() && confirmed.take_message().is_none();
+            heard.then_some(()).ok_or_else(|| std::io::Error::other("nobody listens yet").into())
+        })
+        .await;
+    }
+
+    pub(crate) async fn answer(&self) -> Value {
+        self.until_done(async |connected| {
+            let closed = || lapin::Error::from(std::io::Error::other("closed"));
+            let delivery = connected.answers.next().await.ok_or_else(closed)??;
+            delivery.ack(BasicAckOptions::default()).await?;
+            Ok(serde_json::from_slice(&delivery.data).unwrap())
+        })
+        .await
+    }
+
+    /// Tries on a new connection until it works, with a deadline.
+    async fn until_done<T>(&self, action: impl AsyncFn(&mut Connected) -> lapin::Result<T>) -> T {
+        let begun = Instant::now();
+        let mut connected = self.connected.lock().await;
+        loop {
+            assert!(begun.elapsed() < DEADLINE, "the broker did not come back");
+            let once = async {
+                let connection = match connected.as_mut() {
+                    Some(connected) => connected,
+                    None => connected.insert(Connected::open(&self.amqp_url).await?),
+                };
+                action(connection).await
+            };
+            match tokio::time::timeout(Duration::from_secs(20), once).await {
+                Ok(Ok(done)) => return done,
+                Ok(Err(_)) | Err(_) => *connected = None,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Connected {
+    async fn open(amqp_url: &str) -> lapin::Result<Self> {
+        let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        for exchange in ["orders", "inventory"] {
+            channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
+        }
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        let mut quorum = FieldTable::default();
+        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let queue: ShortString = Customer::ANSWERS.into();
+        channel.queue_declare(queue.clone(), durable, quorum).await?;
+        let options = QueueBindOptions::default();
+        channel.queue_bind(queue.clone(), "inventory".into(), "stock.#".into(), options, FieldTable::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let answers = channel.basic_consume(queue, ShortString::default(), options, FieldTable::default()).await?;
+        Ok(Self { _connection: connection, channel, answers })
+    }
 }

@@ -25,7 +25,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let database = Database::create("inventory").unwrap();
+        Self::on(Database::create("inventory").unwrap()).await
+    }
+
+    pub(crate) async fn on(database: Database) -> Self {
         let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
         let pool = boot::database::pool(&database.url().into(), "test", &bounds).unwrap();
         MIGRATIONS.run(&pool).await.unwrap();
