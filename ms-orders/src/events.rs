@@ -10,7 +10,7 @@ use messaging::consumer::{Handler, Verdict, consume};
 use messaging::outbox::Relay;
 use messaging::session::{Broker, Work};
 use messaging::topology::{self, WorkQueue};
-use messaging::{Fault, Outgoing, Trace};
+use messaging::{Fault, Outgoing, trace_of};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,7 @@ fn answer(delivery: &Delivery) -> Result<Answer, String> {
     Ok(Answer {
         event,
         message_id: message_id.filter(|id| !id.contains('\0')).map(str::to_owned),
-        trace: Trace::of(&delivery.properties),
+        trace: trace_of(delivery),
     })
 }
 

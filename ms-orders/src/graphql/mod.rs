@@ -9,7 +9,7 @@ mod types;
 use async_graphql::dataloader::DataLoader;
 use async_graphql::{Context, EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
-use graphql::{Limits, TraceId};
+use graphql::Limits;
 use messaging::Trace;
 use messaging::outbox::Relay;
 use sqlx::PgPool;
@@ -33,11 +33,4 @@ pub fn router(pool: PgPool, relay: Relay, shop: Shop) -> Router {
         .data(relay)
         .data(shop);
     graphql::router(schema, Limits::default())
-}
-
-/// The trace of the request, for the events it causes.
-fn trace(ctx: &Context<'_>) -> Trace {
-    const OUR_SPAN: &str = "0000000000000001";
-    let id = ctx.data_opt::<TraceId>();
-    id.and_then(|id| Trace::parse(&format!("00-{id}-{OUR_SPAN}-01"))).unwrap_or_else(Trace::start)
 }

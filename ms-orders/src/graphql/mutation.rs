@@ -30,6 +30,7 @@ struct CreateOrderInput {
     payment_reference: Option<String>,
 }
 
+/// What can be changed.
 #[Object]
 impl Mutation {
     /// Places an order at the catalogue's prices and answers at once with it, PENDING. A moment later, or as soon as

@@ -13,6 +13,7 @@ use crate::{catalogue, checkout, order};
 #[derive(Debug)]
 pub struct Query;
 
+/// What can be asked.
 #[Object]
 impl Query {
     /// An order by its id; null where there is none.

@@ -21,6 +21,17 @@ pub(super) struct ItemInput {
     pub(super) quantity: i32,
 }
 
+/// A number as GraphQL's `Int`, which has 32 bits: beyond them, where only an absurd event comes, the nearest one.
+fn int(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX })
+}
+
+/// An amount with two decimals, which zero comes from the database without.
+fn cents(mut amount: Decimal) -> Decimal {
+    amount.rescale(2);
+    amount
+}
+
 pub(super) fn basket(items: &[ItemInput]) -> Result<Basket, Refusal> {
     let items = items.iter().map(|item| Item { product_id: item.product_id.0, quantity: item.quantity.into() });
     Basket::of(items).map_err(|reason| refused(&reason))
@@ -38,9 +49,9 @@ pub(super) enum OrderStatus {
     Cancelled,
 }
 
-/// An order. Amounts are in the shop's currency.
 pub(super) struct Order(pub(super) order::Order);
 
+/// An order. Amounts are in the shop's currency.
 #[Object]
 impl Order {
     /// Its id: `ORD-` and 26 letters and digits. Ids sort by age.
@@ -61,17 +72,17 @@ impl Order {
 
     /// What its items add up to.
     async fn subtotal(&self) -> Decimal {
-        self.0.subtotal
+        cents(self.0.subtotal)
     }
 
     /// The fee on the subtotal.
     async fn fee(&self) -> Decimal {
-        self.0.fee
+        cents(self.0.fee)
     }
 
     /// What is to be paid: subtotal and fee.
     async fn total(&self) -> Decimal {
-        self.0.total
+        cents(self.0.total)
     }
 
     /// What the payment is to be made with, as the customer said.
@@ -111,9 +122,9 @@ impl Order {
     }
 }
 
-/// So many of a product, as it was when it was ordered.
 pub(super) struct OrderItem(order::Line);
 
+/// So many of a product, as it was when it was ordered.
 #[Object]
 impl OrderItem {
     /// The product's id in inventory.
@@ -132,24 +143,24 @@ impl OrderItem {
     }
 
     /// How many.
-    async fn quantity(&self) -> i64 {
-        self.0.quantity
+    async fn quantity(&self) -> i32 {
+        int(self.0.quantity)
     }
 
     /// What one of it cost.
     async fn unit_price(&self) -> Decimal {
-        self.0.unit_price
+        cents(self.0.unit_price)
     }
 
     /// What all of them cost.
     async fn total(&self) -> Decimal {
-        self.0.unit_price * Decimal::from(self.0.quantity)
+        cents(self.0.unit_price * Decimal::from(self.0.quantity))
     }
 }
 
-/// A product of which there was not enough.
 pub(super) struct Shortage(::events::inventory::Shortage);
 
+/// A product of which there was not enough.
 #[Object]
 impl Shortage {
     /// The product's id in inventory.
@@ -158,19 +169,19 @@ impl Shortage {
     }
 
     /// How many were ordered.
-    async fn requested(&self) -> i64 {
-        self.0.requested
+    async fn requested(&self) -> i32 {
+        int(self.0.requested)
     }
 
     /// How many there were; 0 where the product does not exist.
-    async fn available(&self) -> i64 {
-        self.0.available
+    async fn available(&self) -> i32 {
+        int(self.0.available)
     }
 }
 
-/// A status an order took, and by what.
 pub(super) struct Step(order::Step);
 
+/// A status an order took, and by what.
 #[Object]
 impl Step {
     /// The status.
@@ -199,9 +210,9 @@ impl Step {
     }
 }
 
-/// What items would cost now.
 pub(super) struct Quote(pub(super) checkout::Quote);
 
+/// What items would cost now.
 #[Object]
 impl Quote {
     /// The items, one a product.
@@ -211,23 +222,23 @@ impl Quote {
 
     /// What the items add up to.
     async fn subtotal(&self) -> Decimal {
-        self.0.subtotal
+        cents(self.0.subtotal)
     }
 
     /// The fee on the subtotal.
     async fn fee(&self) -> Decimal {
-        self.0.fee
+        cents(self.0.fee)
     }
 
     /// What would have to be paid: subtotal and fee.
     async fn total(&self) -> Decimal {
-        self.0.total
+        cents(self.0.total)
     }
 }
 
-/// So many of a product, as it is sold now.
 pub(super) struct QuoteItem<'a>(&'a checkout::Line);
 
+/// So many of a product, as it is sold now.
 #[Object]
 impl QuoteItem<'_> {
     /// The product's id in inventory.
@@ -246,29 +257,29 @@ impl QuoteItem<'_> {
     }
 
     /// How many.
-    async fn quantity(&self) -> i64 {
-        self.0.quantity
+    async fn quantity(&self) -> i32 {
+        int(self.0.quantity)
     }
 
     /// What one of it costs.
     async fn unit_price(&self) -> Decimal {
-        self.0.product.price
+        cents(self.0.product.price)
     }
 
     /// What all of them cost.
     async fn total(&self) -> Decimal {
-        self.0.total()
+        cents(self.0.total())
     }
 }
 
-/// What a list of orders tells beside its page.
 pub(super) struct Count(pub(super) Option<Status>);
 
+/// What a list of orders tells beside its page.
 #[Object]
 impl Count {
     /// How many orders there are on all pages together. Counted only when asked for.
-    async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
+    async fn total_count(&self, ctx: &Context<'_>) -> Result<i32> {
         let mut conn = ctx.data::<PgPool>()?.acquire().await?;
-        Ok(order::count(&mut conn, self.0).await?)
+        Ok(int(order::count(&mut conn, self.0).await?))
     }
 }

@@ -1,0 +1,260 @@
+//! What becomes of orders when inventory answers.
+
+use dev::testing::Vhost;
+use events::OrderId;
+use events::inventory::{ReleaseCause, StockRejected, StockReserved};
+use events::inventory::{StockEvent, StockReleased};
+use messaging::Trace;
+use ms_orders::order::{self, Answer};
+use ms_orders::status::{Next, Outcome, Status, next};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+
+use crate::inventory::{Inventory, rejected, released, reserved};
+use crate::statements::Statements;
+use crate::world::World;
+
+fn statuses(order: &Value) -> Vec<&str> {
+    order["timeline"].as_array().unwrap().iter().map(|step| step["status"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_reserved_order_is_confirmed_and_cancelled_when_its_time_runs_out() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+    inventory.event().await;
+
+    inventory.reserve(&id).await;
+    let confirmed = instance.order_once(&id, "CONFIRMED").await;
+    assert_eq!(confirmed["expiresAt"], "2026-11-27T00:15:00+00:00");
+    assert_eq!((&confirmed["reason"], &confirmed["shortages"]), (&Value::Null, &json!([])));
+    assert_eq!(confirmed["timeline"][1]["cause"], "StockReserved");
+
+    inventory.release(&id, "expired").await;
+    let cancelled = instance.order_once(&id, "CANCELLED").await;
+    assert_eq!(cancelled["reason"], "The reservation expired");
+    assert_eq!(statuses(&cancelled), ["PENDING", "CONFIRMED", "CANCELLED"]);
+    assert_eq!(cancelled["timeline"][2]["cause"], "StockReleased");
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_rejected_order_is_cancelled_and_says_what_was_short() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+
+    inventory.reject(&id).await;
+    let cancelled = instance.order_once(&id, "CANCELLED").await;
+    assert_eq!(cancelled["reason"], "Insufficient stock");
+    assert_eq!(cancelled["shortages"], json!([{"productId": "1", "requested": 2, "available": 1}]));
+    assert_eq!(cancelled["expiresAt"], Value::Null);
+    assert_eq!(statuses(&cancelled), ["PENDING", "CANCELLED"]);
+}
+
+#[tokio::test]
+async fn repeated_and_late_answers_change_nothing() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let (held, refused) = (world.place(&[(1, 2)]).await, world.place(&[(1, 2)]).await);
+    inventory.reserve(&held).await;
+    inventory.reject(&refused).await;
+    let confirmed = instance.order_once(&held, "CONFIRMED").await;
+    let cancelled = instance.order_once(&refused, "CANCELLED").await;
+
+    for _ in 0..2 {
+        inventory.reserve(&held).await;
+        inventory.reject(&held).await;
+        inventory.release(&held, "refunded").await;
+        inventory.reject(&refused).await;
+        inventory.release(&refused, "cancelled").await;
+    }
+    // The queue keeps its order, so once this one is through, those before it are.
+    let marker = world.place(&[(1, 2)]).await;
+    inventory.reserve(&marker).await;
+    instance.order_once(&marker, "CONFIRMED").await;
+    assert_eq!(instance.order(&held).await, confirmed);
+    assert_eq!(instance.order(&refused).await, cancelled);
+}
+
+#[tokio::test]
+async fn stock_that_is_held_for_a_cancelled_order_is_given_back() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+    assert_eq!(inventory.event().await["event"], "OrderCreated");
+    inventory.reject(&id).await;
+    inventory.reserve(&id).await;
+    let delivery = inventory.event_delivery().await;
+    let expected = format!(r#"{{"event":"OrderCancelled","order_id":"{id}","reason":"Insufficient stock"}}"#);
+    assert_eq!(std::str::from_utf8(&delivery.data).unwrap(), expected);
+    assert_eq!(delivery.routing_key.as_str(), "order.cancelled");
+
+    // Once inventory has said that nothing is held, nothing is to be given back.
+    inventory.release(&id, "cancelled").await;
+    inventory.reserve(&id).await;
+    let marker = world.place(&[(1, 2)]).await;
+    assert_eq!(inventory.event().await["order_id"], marker);
+    inventory.reserve(&marker).await;
+    instance.order_once(&marker, "CONFIRMED").await;
+    assert_eq!(statuses(&instance.order(&id).await), ["PENDING", "CANCELLED"]);
+}
+
+#[tokio::test]
+async fn a_release_that_overtakes_its_reservation_cancels_and_holds_nothing() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+    inventory.event().await;
+    inventory.release(&id, "expired").await;
+    inventory.reserve(&id).await;
+    instance.order_once(&id, "CANCELLED").await;
+
+    let marker = world.place(&[(1, 2)]).await;
+    assert_eq!(inventory.event().await["order_id"], marker, "a release was asked for that had happened");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_ignored_and_what_is_no_answer_is_dead_lettered_with_its_reason() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    inventory.reserve("ORD-12345").await;
+    inventory.reject(&"x".repeat(64)).await;
+    inventory.release("🫖", "expired").await;
+
+    let nested = format!(r#"{{"event":"StockReserved","order_id":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let long_id = reserved(&"x".repeat(65)).to_string();
+    let id = world.place(&[(1, 2)]).await;
+    let nul = rejected(&id).to_string().replace("Insufficient", "In\\u0000sufficient");
+    let wrong_cause = released(&id, "lost").to_string();
+    for (body, why) in [
+        (&b""[..], "EOF"),
+        (b"hello", "expected value"),
+        (b"{\"event\":\"StockReserved\"}", "missing field `order_id`"),
+        (b"{\"event\":\"ProductChanged\",\"order_id\":\"A\"}", "unexpected event \"ProductChanged\""),
+        (b"{\"event\":\"StockReserved\",\"order_id\":\"\xff\xfe\",\"items\":[]}", "unicode"),
+        (b"{\"event\":\"StockReserved\",\"order_id\":\"\",\"items\":[]}", "order_id is empty"),
+        (long_id.as_bytes(), "more than 64 characters"),
+        (nested.as_bytes(), "invalid type: sequence"),
+        (nul.as_bytes(), "reason contains NUL"),
+        (wrong_cause.as_bytes(), "unknown variant `lost`"),
+        (&vec![b' '; 2 * 1024 * 1024], "larger than 1048576 bytes"),
+    ] {
+        inventory.publish("stock.reserved", body).await;
+        let (letter, reason) = inventory.dead_letter().await;
+        assert_eq!(letter.data, body);
+        assert!(reason.contains(why), "{reason}");
+    }
+    assert_eq!(instance.order(&id).await["status"], "PENDING");
+    let long_reason = rejected(&id).to_string().replace("stock", &"é".repeat(5_000));
+    inventory.publish("stock.rejected", long_reason.as_bytes()).await;
+    let cancelled = instance.order_once(&id, "CANCELLED").await;
+    assert_eq!(cancelled["reason"].as_str().unwrap().chars().count(), 1_000);
+}
+
+fn event(order_id: &str, outcome: Outcome) -> StockEvent {
+    let order_id = OrderId::try_from(order_id.to_owned()).unwrap();
+    match outcome {
+        Outcome::Reserved => StockEvent::Reserved(StockReserved { order_id, items: vec![], expires_at: None }),
+        Outcome::Rejected => {
+            StockEvent::Rejected(StockRejected { order_id, reason: "Insufficient stock".into(), shortages: vec![] })
+        }
+        Outcome::Released(cause) => StockEvent::Released(StockReleased { order_id, items: vec![], cause }),
+    }
+}
+
+fn answer(order_id: &str, outcome: Outcome) -> Answer {
+    Answer { event: event(order_id, outcome), message_id: None, trace: Trace::start() }
+}
+
+#[tokio::test]
+async fn a_mixed_batch_leads_where_its_answers_lead_one_by_one() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    let outcomes = prop::sample::select(vec![
+        Outcome::Reserved,
+        Outcome::Rejected,
+        Outcome::Released(ReleaseCause::Cancelled),
+        Outcome::Released(ReleaseCause::Expired),
+        Outcome::Released(ReleaseCause::Refunded),
+    ]);
+    // Order 6 is not ours.
+    let batches = prop::collection::vec(prop::collection::vec((0..7_usize, outcomes), 0..12), 1..4);
+    let mut runner = TestRunner::default();
+    for _ in 0..64 {
+        let batches = batches.new_tree(&mut runner).unwrap().current();
+        let mut ids = Vec::new();
+        for _ in 0..6 {
+            ids.push(world.place(&[(1, 2)]).await);
+        }
+        ids.push("ORD-12345".to_owned());
+        let mut model = vec![(vec![Status::Pending], false); 6];
+        for batch in &batches {
+            let answers: Vec<_> = batch.iter().map(|(order, outcome)| answer(&ids[*order], *outcome)).collect();
+            let mut tx = world.pool.begin().await.unwrap();
+            let called_for = order::settle(&mut tx, &answers).await.unwrap();
+            tx.commit().await.unwrap();
+            let gives_back: Vec<bool> = called_for.iter().map(Option::is_some).collect();
+            let expected: Vec<bool> = batch
+                .iter()
+                .map(|&(order, outcome)| model.get_mut(order).is_some_and(|it| hear(it, outcome)))
+                .collect();
+            assert_eq!(gives_back, expected, "{batches:?}");
+        }
+        let steps = order::steps(&mut world.pool.acquire().await.unwrap(), &ids).await.unwrap();
+        for (id, (expected, _)) in ids.iter().zip(&model) {
+            let taken: Vec<_> = steps.iter().filter(|step| step.order_id == *id).map(|step| step.status).collect();
+            assert_eq!(taken, *expected, "{batches:?}");
+            let order = order::find(&mut world.pool.acquire().await.unwrap(), id).await.unwrap().unwrap();
+            assert_eq!(Some(&order.status), expected.last(), "{batches:?}");
+        }
+    }
+}
+
+/// The same, one answer at a time: the statuses an order took and whether its stock was released. Tells whether stock
+/// is to be given back.
+fn hear((statuses, released): &mut (Vec<Status>, bool), outcome: Outcome) -> bool {
+    *released |= matches!(outcome, Outcome::Released(_));
+    match next(*statuses.last().unwrap(), outcome) {
+        Next::Become(status) => {
+            statuses.push(status);
+            false
+        }
+        Next::GiveBack => !*released,
+        Next::Nothing => false,
+    }
+}
+
+#[tokio::test]
+async fn a_batch_takes_the_same_number_of_statements_whatever_its_size() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    let statements = Statements::listen();
+    let mut counts = Vec::new();
+    for size in [1, 200] {
+        let mut answers = Vec::new();
+        for _ in 0..size {
+            answers.push(answer(&world.place(&[(1, 2)]).await, Outcome::Reserved));
+        }
+        statements.heard();
+        order::settle(&mut conn, &answers).await.unwrap();
+        counts.push(statements.heard().len());
+    }
+    assert_eq!(counts, [3, 3]);
+}

@@ -1,0 +1,222 @@
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use boot::database::Bounds;
+use clap::Parser;
+use dev::testing::{Database, Vhost};
+use events::inventory::{ProductChanged, ProductDeleted, ProductEvent};
+use metrics_exporter_prometheus::PrometheusHandle;
+use ms_orders::catalogue::{self, Change};
+use ms_orders::config::Config;
+use ms_orders::order::{self, NewOrder};
+use ms_orders::{MIGRATIONS, checkout};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How long anything may take before a test gives up.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A database of its own, migrated.
+pub(crate) struct World {
+    pub(crate) pool: PgPool,
+    pub(crate) database: Database,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let database = Database::create("orders").unwrap();
+        let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
+        let pool = boot::database::pool(&database.url().into(), "test", &bounds).unwrap();
+        MIGRATIONS.run(&pool).await.unwrap();
+        Self { pool, database }
+    }
+
+    /// Has the shop sell products at these prices.
+    pub(crate) async fn sell(&self, products: &[(i64, &str)]) {
+        let changes = products.iter().map(|&(product_id, price)| changed(product_id, 1, price));
+        catalogue::keep(&mut self.pool.acquire().await.unwrap(), changes).await.unwrap();
+    }
+
+    /// Places an order without the API, and returns its id.
+    pub(crate) async fn place(&self, items: &[(i64, i64)]) -> String {
+        let items = items.iter().map(|&(product_id, quantity)| events::Item { product_id, quantity });
+        let new = NewOrder {
+            id: order::new_id(Uuid::now_v7()).unwrap(),
+            basket: checkout::Basket::of(items).unwrap(),
+            idempotency_key: None,
+            payment_reference: None,
+            fee_percent: 20.into(),
+            reask_after_seconds: 30,
+            trace: messaging::Trace::start(),
+        };
+        let mut tx = self.pool.begin().await.unwrap();
+        let order = order::place(&mut tx, &new).await.unwrap();
+        tx.commit().await.unwrap();
+        order.id
+    }
+
+    pub(crate) async fn count(&self, table: &'static str) -> i64 {
+        let statement = match table {
+            "orders" => "select count(*) from orders",
+            "order_lines" => "select count(*) from order_lines",
+            "order_steps" => "select count(*) from order_steps",
+            "outbox" => "select count(*) from outbox",
+            "confirmed" => "select count(*) from orders where status = 'confirmed'",
+            other => panic!("{other}"),
+        };
+        sqlx::query_scalar(statement).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Starts an instance on this database and waits until it is ready and listens to the broker.
+    pub(crate) async fn start(&self, vhost: &Vhost, args: &[&str]) -> Instance {
+        let instance = self.start_without_broker(vhost, args).await;
+        eventually("the instance listens", async || instance.listens().await).await;
+        instance
+    }
+
+    /// Starts an instance on this database and waits until it is ready, which it is without the broker.
+    pub(crate) async fn start_without_broker(&self, vhost: &Vhost, args: &[&str]) -> Instance {
+        let instance = Instance::start(self.database.url(), vhost.amqp_url(), args).await;
+        eventually("the instance is ready", async || instance.is_ready().await).await;
+        instance
+    }
+}
+
+/// A change of a product, as inventory tells it.
+pub(crate) fn changed(product_id: i64, version: i64, price: &str) -> Change {
+    let (sku, name, price) = (format!("SKU-{product_id}"), format!("Thing {version}"), price.parse().unwrap());
+    ProductEvent::Changed(ProductChanged { product_id, sku, name, price, version }).try_into().unwrap()
+}
+
+/// The end of a product.
+pub(crate) fn deleted(product_id: i64, version: i64) -> Change {
+    let (sku, name, price) = (format!("SKU-{product_id}"), format!("Thing {version}"), 1.into());
+    ProductEvent::Deleted(ProductDeleted { product_id, sku, name, price, version }).try_into().unwrap()
+}
+
+/// A running ms-orders.
+pub(crate) struct Instance {
+    pub(crate) url: String,
+    shutdown: CancellationToken,
+    ended: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Instance {
+    pub(crate) async fn start(database_url: &str, amqp_url: &str, args: &[&str]) -> Self {
+        #[derive(Parser)]
+        #[command(args_override_self = true)]
+        struct Cli {
+            #[command(flatten)]
+            config: Config,
+        }
+        // Nobody listens on port 9.
+        let fixed = ["ms-orders", "--port", "0", "--inventory-url", "http://127.0.0.1:9"];
+        let servers = ["--database-url", database_url, "--amqp-url", amqp_url];
+        let cli = Cli::parse_from(fixed.iter().chain(&servers).chain(args));
+        let shutdown = CancellationToken::new();
+        let running = ms_orders::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
+        Self { url: format!("http://{}", running.address), shutdown, ended: running.ended }
+    }
+
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get("/health/ready").await.status().is_success()
+    }
+
+    /// Whether it has declared its queues and is connected.
+    pub(crate) async fn listens(&self) -> bool {
+        self.health().await["dependencies"]["rabbitmq"]["status"] == "up"
+    }
+
+    pub(crate) async fn health(&self) -> Value {
+        self.get("/health").await.json().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> reqwest::Response {
+        reqwest::get(format!("{}{path}", self.url)).await.unwrap()
+    }
+
+    /// Sends a GraphQL request and returns the whole response.
+    pub(crate) async fn send(&self, query: &str, variables: Value) -> Value {
+        let request = json!({"query": query, "variables": variables});
+        let response = reqwest::Client::new().post(format!("{}/graphql", self.url)).json(&request).send().await;
+        response.unwrap().json().await.unwrap()
+    }
+
+    /// Sends a GraphQL request that has to be answered, and returns the answer of its only field.
+    pub(crate) async fn ask(&self, query: &str, variables: Value) -> Value {
+        let mut response = self.send(query, variables).await;
+        assert!(response["errors"].is_null(), "{response}");
+        let fields = response["data"].as_object_mut().unwrap();
+        fields.values_mut().next().unwrap().take()
+    }
+
+    /// Sends a GraphQL request that has to be refused, and returns the one error.
+    pub(crate) async fn refusal(&self, query: &str, variables: Value) -> Value {
+        let mut response = self.send(query, variables).await;
+        assert_eq!(response["errors"].as_array().map(Vec::len), Some(1), "{response}");
+        response["errors"][0].take()
+    }
+
+    /// Places an order by the API.
+    pub(crate) async fn create(&self, input: Value) -> Value {
+        self.ask(CREATE, json!({"input": input})).await
+    }
+
+    /// The order as the API tells it.
+    pub(crate) async fn order(&self, id: &str) -> Value {
+        self.ask(ORDER, json!({"id": id})).await
+    }
+
+    /// Waits until the order has this status, and returns it.
+    pub(crate) async fn order_once(&self, id: &str, status: &str) -> Value {
+        eventually(&format!("{id} is {status}"), async || self.order(id).await["status"] == status).await;
+        self.order(id).await
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(DEADLINE, self.ended).await.expect("drained in time").unwrap().unwrap();
+    }
+
+    /// Ends it wherever it is, as a killed process would.
+    pub(crate) async fn kill(self) {
+        self.ended.abort();
+        self.ended.await.ok();
+    }
+}
+
+pub(crate) const CREATE: &str = "mutation($input: CreateOrderInput!) {
+  createOrder(input: $input) {
+    id status subtotal fee total paymentReference
+    items { productId sku name quantity unitPrice total }
+  }
+}";
+
+const ORDER: &str = "query($id: ID!) {
+  order(id: $id) {
+    id status subtotal fee total reason expiresAt updatedAt
+    shortages { productId requested available }
+    items { productId quantity unitPrice }
+    timeline { status cause messageId traceId at }
+  }
+}";
+
+/// The one recorder of this process.
+fn metrics() -> PrometheusHandle {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    METRICS.get_or_init(|| boot::telemetry::metrics().unwrap()).clone()
+}
+
+/// Waits until the condition holds, with a deadline.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < DEADLINE, "still not so after {} s: {what}", DEADLINE.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
