@@ -10,6 +10,9 @@ use crate::service::PROFILE;
 /// A variable and its default, where that is shown.
 type Setting = (String, Option<String>);
 
+/// Variables and their values.
+type Variables = Vec<(String, String)>;
+
 /// What a service can be told, in the order of its help.
 fn settings(program: &str) -> Vec<Setting> {
     let mut command = Command::new(instance::program(program, PROFILE).unwrap());
@@ -28,10 +31,10 @@ fn settings(program: &str) -> Vec<Setting> {
 }
 
 /// The variables of `.env.example`: those of the services, and those of `docker compose`.
-fn examples() -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn examples() -> (Variables, Variables) {
     let text = read(".env.example");
     let (services, compose) = text.split_once("# Only `docker compose`").unwrap();
-    let variables = |text: &str| {
+    let variables = |text: &str| -> Variables {
         let lines = text.lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
         let lines = lines.filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_uppercase()));
         lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -70,8 +73,8 @@ fn the_containers_are_told_what_there_is_to_tell() {
             assert!(settings.iter().any(|(known, _)| known == name), "{program} cannot be told {name}");
         }
     }
-    let (_, examples) = examples();
-    let mut used: Vec<(String, String)> = compose
+    let (_, mut examples) = examples();
+    let mut used: Variables = compose
         .split("${")
         .skip(1)
         .map(|rest| rest.split('}').next().unwrap().split_once(":-").unwrap())
@@ -79,7 +82,6 @@ fn the_containers_are_told_what_there_is_to_tell() {
         .collect();
     used.sort_unstable();
     used.dedup();
-    let mut examples = examples;
     examples.sort_unstable();
     assert_eq!(used, examples, "each variable of docker-compose.yml, with its default");
 }
