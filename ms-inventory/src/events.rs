@@ -11,7 +11,7 @@ use messaging::consumer::{Handler, Verdict, consume};
 use messaging::outbox::Relay;
 use messaging::session::{Broker, Work};
 use messaging::topology::{self, WorkQueue};
-use messaging::{Fault, Outgoing, Trace};
+use messaging::{Fault, Outgoing, Trace, trace_of};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +83,7 @@ impl Handler for Created {
                 Err(reason) => Ok(Verdict::Dead(reason.clone())),
                 Ok(_) => answered.next().map_or_else(
                     || Err(Fault::Sticky(anyhow::anyhow!("an order without an answer"))),
-                    |(order, answer)| verdict(&order.id, answer, Trace::of(&delivery.properties)),
+                    |(order, answer)| verdict(&order.id, answer, trace_of(delivery)),
                 ),
             })
             .collect()
@@ -132,7 +132,7 @@ impl Handler for Settled {
                 Ok(None) => Ok(Verdict::Done(Vec::new())),
                 Ok(Some(hold)) => {
                     let event = hold.event(ReleaseCause::Cancelled);
-                    Ok(Verdict::Done(vec![Outgoing::of(&event, Trace::of(&delivery.properties))?]))
+                    Ok(Verdict::Done(vec![Outgoing::of(&event, trace_of(delivery))?]))
                 }
             })
             .collect()

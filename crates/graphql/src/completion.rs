@@ -33,17 +33,14 @@ impl FieldTypes {
     /// Panics where the library cannot read what it wrote.
     pub(crate) fn of(sdl: &str) -> Self {
         let document = parse_schema(sdl).expect("the library reads the schema it wrote");
-        let types = document
-            .definitions
-            .into_iter()
-            .filter_map(|definition| match definition {
-                TypeSystemDefinition::Type(definition) => match definition.node.kind {
-                    TypeKind::Object(object) => Some((definition.node.name.node, fields(object.fields))),
-                    TypeKind::Interface(interface) => Some((definition.node.name.node, fields(interface.fields))),
-                    _ => None,
-                },
+        let types = document.definitions.into_iter().filter_map(|definition| match definition {
+            TypeSystemDefinition::Type(definition) => match definition.node.kind {
+                TypeKind::Object(object) => Some((definition.node.name.node, fields(object.fields))),
+                TypeKind::Interface(interface) => Some((definition.node.name.node, fields(interface.fields))),
                 _ => None,
-            });
+            },
+            _ => None,
+        });
         Self(types.collect())
     }
 
@@ -53,21 +50,13 @@ impl FieldTypes {
 }
 
 fn fields(definitions: Vec<async_graphql::Positioned<FieldDefinition>>) -> HashMap<Name, Type> {
-    definitions
-        .into_iter()
-        .map(|field| (field.node.name.node, field.node.ty.node))
-        .collect()
+    definitions.into_iter().map(|field| (field.node.name.node, field.node.ty.node)).collect()
 }
 
 /// Completes the data of a response to the operation of that name in `query`.
 pub(crate) fn complete(response: &mut Response, query: &str, operation_name: Option<&str>, types: &FieldTypes) {
     let Response { data, errors, .. } = response;
-    let failed = || {
-        errors
-            .iter()
-            .map(|error| error.path.as_slice())
-            .filter(|path| !path.is_empty())
-    };
+    let failed = || errors.iter().map(|error| error.path.as_slice()).filter(|path| !path.is_empty());
     if failed().next().is_none() {
         return;
     }
@@ -170,31 +159,13 @@ fn find<'a>(
             }
             Selection::Field(_) => {}
             Selection::InlineFragment(inline) => {
-                let condition = inline
-                    .node
-                    .type_condition
-                    .as_ref()
-                    .map(|condition| condition.node.on.node.as_str());
-                find(
-                    key,
-                    condition.unwrap_or(parent),
-                    &inline.node.selection_set.node,
-                    document,
-                    types,
-                    found,
-                );
+                let condition = inline.node.type_condition.as_ref().map(|condition| condition.node.on.node.as_str());
+                find(key, condition.unwrap_or(parent), &inline.node.selection_set.node, document, types, found);
             }
             Selection::FragmentSpread(spread) => {
                 if let Some(fragment) = document.fragments.get(&spread.node.fragment_name.node) {
                     let condition = fragment.node.type_condition.node.on.node.as_str();
-                    find(
-                        key,
-                        condition,
-                        &fragment.node.selection_set.node,
-                        document,
-                        types,
-                        found,
-                    );
+                    find(key, condition, &fragment.node.selection_set.node, document, types, found);
                 }
             }
         }

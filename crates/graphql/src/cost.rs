@@ -24,11 +24,7 @@ const MAX_INTROSPECTION_LISTS: usize = 3;
 
 /// Refuses a document that asks for more than `limits` allow, or for the schema where it is not to be read.
 pub(crate) fn check(document: &ExecutableDocument, limits: &Limits) -> Result<(), Refusal> {
-    let mut counter = Counter {
-        document,
-        fragments: HashMap::new(),
-        directives: 0,
-    };
+    let mut counter = Counter { document, fragments: HashMap::new(), directives: 0 };
     let mut total = Cost::default();
     for (_, operation) in document.operations.iter() {
         counter.count_directives(&operation.node.directives);
@@ -47,21 +43,13 @@ pub(crate) fn check(document: &ExecutableDocument, limits: &Limits) -> Result<()
 /// The operation that is to be executed: the named one, or the only one. `None` where the request does not say.
 pub(crate) fn operation<'a>(document: &'a ExecutableDocument, name: Option<&str>) -> Option<&'a OperationDefinition> {
     let is_wanted = |candidate: Option<&Name>| name.is_none_or(|name| candidate.is_some_and(|it| it == name));
-    let mut candidates = document
-        .operations
-        .iter()
-        .filter(|(candidate, _)| is_wanted(*candidate));
+    let mut candidates = document.operations.iter().filter(|(candidate, _)| is_wanted(*candidate));
     let (_, operation) = candidates.next()?;
     candidates.next().is_none().then_some(&operation.node)
 }
 
 fn refuse_excess(cost: &Cost, directives: usize, limits: &Limits) -> Result<(), Refusal> {
-    let Limits {
-        max_fields,
-        max_depth,
-        max_directives,
-        ..
-    } = *limits;
+    let Limits { max_fields, max_depth, max_directives, .. } = *limits;
     if cost.introspects && !limits.introspection {
         return Err(Refusal::forbidden("introspection is switched off"));
     }

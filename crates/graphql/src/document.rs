@@ -42,9 +42,7 @@ pub(crate) fn scan(document: &str, max_tokens: usize) -> Result<(), Refusal> {
         };
         tokens += 1;
         if nesting > MAX_NESTING {
-            return Err(Refusal::too_complex(format!(
-                "the document nests deeper than {MAX_NESTING} brackets"
-            )));
+            return Err(Refusal::too_complex(format!("the document nests deeper than {MAX_NESTING} brackets")));
         }
         if tokens > max_tokens {
             return Err(Refusal::too_complex(format!(
@@ -102,14 +100,8 @@ mod tests {
     fn strings_and_comments_hide_brackets() {
         let brackets = "[{(".repeat(100);
         assert_eq!(refused(&format!(r#"{{a(b: "{brackets}")}} # {brackets}"#)), None);
-        assert_eq!(
-            refused(&format!(r#"{{a(b: """{brackets} \""" " {brackets}""")}}"#)),
-            None
-        );
-        assert_eq!(
-            refused(&format!("# {brackets}\n{{a(b: {brackets}")),
-            Some(Code::TooComplex)
-        );
+        assert_eq!(refused(&format!(r#"{{a(b: """{brackets} \""" " {brackets}""")}}"#)), None);
+        assert_eq!(refused(&format!("# {brackets}\n{{a(b: {brackets}")), Some(Code::TooComplex));
         assert_eq!(refused(&format!(r#"{{a(b: "\\" {brackets}"#)), Some(Code::TooComplex));
         assert_eq!(refused(&format!(r#"{{a(b: ["" {brackets}"#)), Some(Code::TooComplex));
     }

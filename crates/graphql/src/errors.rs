@@ -2,7 +2,9 @@
 
 use async_graphql::{ErrorExtensionValues, ServerError, Value};
 
-use crate::{Code, Refusal, TraceId};
+use trace::Trace;
+
+use crate::{Code, Refusal};
 
 /// A document can be wrong in thousands of places; nobody reads more than these.
 const MAX_ERRORS: usize = 50;
@@ -11,7 +13,7 @@ const MAX_ERRORS: usize = 50;
 const MAX_MESSAGE_CHARS: usize = 500;
 
 /// Makes `errors` fit for a client. Each has `extensions.code` afterwards; what was a fault is logged here, once.
-pub(crate) fn settle(errors: &mut Vec<ServerError>, trace: TraceId) {
+pub(crate) fn settle(errors: &mut Vec<ServerError>, trace: Trace) {
     errors.truncate(MAX_ERRORS);
     for error in errors {
         if has_code(error) {
@@ -52,7 +54,7 @@ pub(crate) fn unparsable(mut error: ServerError) -> ServerError {
 }
 
 /// An error whose cause the client does not see.
-pub(crate) fn internal(message: impl Into<String>, trace: TraceId) -> ServerError {
+pub(crate) fn internal(message: impl Into<String>, trace: Trace) -> ServerError {
     let mut error = ServerError::new(message, None);
     extend(&mut error, "code", Code::Internal.as_str().into());
     extend(&mut error, "traceId", trace.to_string().into());
@@ -60,10 +62,7 @@ pub(crate) fn internal(message: impl Into<String>, trace: TraceId) -> ServerErro
 }
 
 fn has_code(error: &ServerError) -> bool {
-    error
-        .extensions
-        .as_ref()
-        .is_some_and(|extensions| extensions.get("code").is_some())
+    error.extensions.as_ref().is_some_and(|extensions| extensions.get("code").is_some())
 }
 
 fn extend(error: &mut ServerError, name: &str, value: Value) {
@@ -93,13 +92,10 @@ fn library_code(error: &ServerError) -> Option<Code> {
         return Some(if too_complex { Code::TooComplex } else { Code::Invalid });
     }
     let about_a_value = ["Failed to parse \"", "Expected input type \"", "Variable "];
-    about_a_value
-        .iter()
-        .any(|start| error.message.starts_with(start))
-        .then_some(Code::Invalid)
+    about_a_value.iter().any(|start| error.message.starts_with(start)).then_some(Code::Invalid)
 }
 
-fn log_fault(error: &ServerError, trace: TraceId) {
+fn log_fault(error: &ServerError, trace: Trace) {
     let path = path(error);
     match error.source::<anyhow::Error>() {
         Some(fault) => {

@@ -1,4 +1,4 @@
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_graphql::{
     Executor, ObjectType, Request, Schema, SchemaBuilder, ServerError, SubscriptionType, parser::types::OperationType,
@@ -12,9 +12,10 @@ use axum::{
 };
 use futures::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use trace::Trace;
 
 use crate::{
-    Limits, Refusal, TraceId,
+    Limits, Refusal,
     completion::{self, FieldTypes},
     cost, document, errors, playground, request,
     response::{self, Accept, Denied, Media},
@@ -38,14 +39,8 @@ where
     S: SubscriptionType + 'static,
 {
     assert_eq!(Q::type_name(), "Query", "the root of queries has another name");
-    assert!(
-        M::is_empty() || M::type_name() == "Mutation",
-        "the root of mutations has another name"
-    );
-    assert!(
-        S::is_empty() || S::type_name() == "Subscription",
-        "the root of subscriptions has another name"
-    );
+    assert!(M::is_empty() || M::type_name() == "Mutation", "the root of mutations has another name");
+    assert!(S::is_empty() || S::type_name() == "Subscription", "the root of subscriptions has another name");
 
     let mut schema = schema.limit_complexity(limits.max_complexity);
     if !limits.introspection {
@@ -55,13 +50,8 @@ where
     let schema = schema.finish();
     let types = FieldTypes::of(&schema.sdl());
     let edge = Arc::new(Edge { schema, types, limits });
-    let methods = get(on_get::<Schema<Q, M, S>>)
-        .post(on_post::<Schema<Q, M, S>>)
-        .fallback(on_other_method);
-    Router::new()
-        .route("/graphql", methods)
-        .merge(playground::router())
-        .with_state(edge)
+    let methods = get(on_get::<Schema<Q, M, S>>).post(on_post::<Schema<Q, M, S>>).fallback(on_other_method);
+    Router::new().route("/graphql", methods).merge(playground::router()).with_state(edge)
 }
 
 struct Edge<E> {
@@ -103,11 +93,8 @@ async fn answer<E: Executor>(
         let message = "answers are application/graphql-response+json or application/json";
         return Denied::new(StatusCode::NOT_ACCEPTABLE, Refusal::invalid(message)).write(Media::FALLBACK);
     };
-    let trace = head
-        .extensions
-        .get::<TraceId>()
-        .copied()
-        .unwrap_or_else(TraceId::random);
+    let parent = head.headers.get(Trace::HEADER).and_then(|header| Trace::parse(header.to_str().ok()?));
+    let trace = parent.unwrap_or_else(Trace::start);
     let executed = AssertUnwindSafe(execute(edge, head, trace, read)).catch_unwind();
     match tokio::time::timeout(edge.limits.request_timeout, executed).await {
         Ok(Ok(Ok(mut executed))) => {
@@ -132,7 +119,7 @@ async fn answer<E: Executor>(
 async fn execute<E: Executor>(
     edge: &Edge<E>,
     head: Parts,
-    trace: TraceId,
+    trace: Trace,
     read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
 ) -> Result<async_graphql::Response, Denied> {
     let mut request = read(&head).await?;
@@ -140,9 +127,7 @@ async fn execute<E: Executor>(
         return Ok(async_graphql::Response::from_errors(vec![error]));
     }
     if head.method != Method::POST && !is_query(&mut request) {
-        return Err(Denied::method_not_allowed(
-            "only a query can be sent by GET: send a mutation by POST",
-        ));
+        return Err(Denied::method_not_allowed("only a query can be sent by GET: send a mutation by POST"));
     }
     let operation_name = request.operation_name.clone();
     // It is parsed: the schema does not look at the text again.
@@ -169,34 +154,46 @@ fn is_query(request: &mut Request) -> bool {
     operation.is_none_or(|operation| operation.ty == OperationType::Query)
 }
 
-async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, Denied> {
+async fn read_body(headers: &HeaderMap, mut body: Body, max_bytes: usize) -> Result<Bytes, Denied> {
     let too_large = || {
         let message = format!("the body is larger than {max_bytes} bytes");
-        Denied::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::too_complex(message).with("max", max_bytes as u64),
-        )
+        Denied::new(StatusCode::PAYLOAD_TOO_LARGE, Refusal::too_complex(message).with("max", max_bytes as u64))
     };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max_bytes as u64) {
+        // Who waits to be told to go on sends nothing if told otherwise.
+        if !headers.contains_key(header::EXPECT) {
+            read_away(body).await;
+        }
         return Err(too_large());
     }
-    match Limited::new(body, max_bytes).collect().await {
+    match Limited::new(&mut body, max_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Denied::new(
-            StatusCode::BAD_REQUEST,
-            Refusal::invalid("the body breaks off"),
-        )),
+        Err(error) if error.is::<LengthLimitError>() => {
+            read_away(body).await;
+            Err(too_large())
+        }
+        Err(_) => Err(Denied::new(StatusCode::BAD_REQUEST, Refusal::invalid("the body breaks off"))),
     }
 }
 
+/// Reads what the client is still sending, and forgets it. A connection that is closed with something unread is reset,
+/// and many a client then sees the reset and not the answer.
+async fn read_away(mut body: Body) {
+    const MAX_BYTES: usize = 64 * 1024 * 1024;
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > MAX_BYTES {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.ok();
+}
+
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("?")
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
 }

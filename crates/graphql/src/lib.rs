@@ -38,7 +38,8 @@
 //! ```
 //!
 //! **What a resolver finds in its context:** `ctx.data::<http::request::Parts>()`, the request's head with its headers
-//! and the extensions that layers put there (the caller, once there are accounts), and `ctx.data::<TraceId>()`.
+//! and the extensions that layers put there (the caller, once there are accounts), and `ctx.data::<trace::Trace>()`, the
+//! trace its header `traceparent` names, or a new one.
 //!
 //! **What a resolver answers with when it cannot:** a [`Refusal`] is the client's to read and goes out with its code.
 //! Every other error (`?` on a database error, an `anyhow::Error`, a panic) is a fault: it is logged here, once, and
@@ -63,7 +64,6 @@ mod completion;
 mod errors;
 mod refusal;
 mod response;
-mod trace;
 
 mod id;
 pub mod page;
@@ -75,4 +75,3 @@ pub use id::Id;
 pub use limits::Limits;
 pub use refusal::{Code, Refusal};
 pub use text::text;
-pub use trace::TraceId;

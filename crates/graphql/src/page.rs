@@ -46,9 +46,7 @@ impl PageSize {
     /// The size of a page that is asked for with `first` and `last`, for a field's `complexity`: what would be refused
     /// counts as the most there can be.
     pub fn of(self, first: Option<i32>, last: Option<i32>) -> usize {
-        first.or(last).map_or(self.default, |size| {
-            usize::try_from(size).map_or(self.max, |size| size.min(self.max))
-        })
+        first.or(last).map_or(self.default, |size| usize::try_from(size).map_or(self.max, |size| size.min(self.max)))
     }
 }
 
@@ -126,19 +124,14 @@ impl<K: Serialize + DeserializeOwned + Send + Sync> Page<K> {
             (self.after.is_some(), more)
         };
         let mut connection = Connection::with_additional_fields(has_previous, has_next, fields);
-        connection.edges = rows
-            .into_iter()
-            .map(|row| Edge::new(OpaqueCursor(key(&row)), node(row)))
-            .collect();
+        connection.edges = rows.into_iter().map(|row| Edge::new(OpaqueCursor(key(&row)), node(row))).collect();
         connection
     }
 }
 
 fn limit(name: &'static str, size: i32, max: usize) -> Result<usize, Refusal> {
     usize::try_from(size).ok().filter(|size| *size <= max).ok_or_else(|| {
-        Refusal::invalid(format!("{name} must be between 0 and {max}"))
-            .with("field", name)
-            .with("max", max as u64)
+        Refusal::invalid(format!("{name} must be between 0 and {max}")).with("field", name).with("max", max as u64)
     })
 }
 
@@ -161,19 +154,10 @@ mod tests {
     #[test]
     fn a_size_out_of_range_is_refused() {
         for size in [-1, i32::MIN, 101, i32::MAX] {
-            assert_eq!(
-                page(Some(size), None, None).unwrap_err(),
-                "first must be between 0 and 100"
-            );
-            assert_eq!(
-                page(None, Some(size), None).unwrap_err(),
-                "last must be between 0 and 100"
-            );
+            assert_eq!(page(Some(size), None, None).unwrap_err(), "first must be between 0 and 100");
+            assert_eq!(page(None, Some(size), None).unwrap_err(), "last must be between 0 and 100");
         }
-        assert_eq!(
-            page(Some(1), Some(1), None).unwrap_err(),
-            "first and last cannot be used together"
-        );
+        assert_eq!(page(Some(1), Some(1), None).unwrap_err(), "first and last cannot be used together");
         assert_eq!(page(Some(0), None, None).unwrap().limit, 0);
         assert_eq!(page(None, None, None).unwrap().limit, 20);
     }
@@ -182,11 +166,7 @@ mod tests {
     fn a_cursor_comes_back_as_the_key_it_was_made_of() {
         let key = ("Kettle \"žluťoučký\"".to_owned(), i64::MAX);
         let cursor = OpaqueCursor(key.clone()).encode_cursor();
-        assert!(
-            cursor
-                .chars()
-                .all(|char| char.is_ascii_alphanumeric() || "-_".contains(char))
-        );
+        assert!(cursor.chars().all(|char| char.is_ascii_alphanumeric() || "-_".contains(char)));
         assert_eq!(page(None, None, Some(&cursor)).unwrap().after, Some(key));
     }
 
@@ -194,24 +174,16 @@ mod tests {
     fn a_cursor_from_elsewhere_is_refused() {
         let other_key = OpaqueCursor(7).encode_cursor();
         for cursor in ["", "!", "MQ==", "bm90IGpzb24", &other_key] {
-            assert_eq!(
-                page(None, None, Some(cursor)).unwrap_err(),
-                "after is not a cursor of this list",
-                "{cursor}"
-            );
+            assert_eq!(page(None, None, Some(cursor)).unwrap_err(), "after is not a cursor of this list", "{cursor}");
         }
     }
 
     #[test]
     fn complexity_takes_what_will_be_refused_for_the_most() {
         let size = PageSize::default();
-        for (first, last, expected) in [
-            (None, None, 20),
-            (Some(5), None, 5),
-            (None, Some(7), 7),
-            (Some(-1), None, 100),
-            (Some(5_000), None, 100),
-        ] {
+        for (first, last, expected) in
+            [(None, None, 20), (Some(5), None, 5), (None, Some(7), 7), (Some(-1), None, 100), (Some(5_000), None, 100)]
+        {
             assert_eq!(size.of(first, last), expected, "{first:?} {last:?}");
         }
     }

@@ -22,19 +22,13 @@ const NOT_BUILT: &str = include_str!("playground.html");
 /// The page a browser gets at `/graphql`.
 pub(crate) fn page() -> Response<Body> {
     const HEADERS: [(HeaderName, HeaderValue); 5] = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/html; charset=utf-8"),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         // Its address stays the same while the names of the assets it loads change with each build.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::VARY, HeaderValue::from_static("accept")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         // In a frame of a foreign page, a click could be led onto the button that runs a mutation.
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("frame-ancestors 'none'"),
-        ),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("frame-ancestors 'none'")),
     ];
     let body = Dist::get("index.html").map_or_else(|| Body::from(NOT_BUILT), |page| Body::from(bytes(page)));
     let mut response = Response::new(body);
@@ -53,16 +47,9 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
     };
     // Vite names the files in `assets` after a hash of what is in them.
     let hashed = path.starts_with("assets/");
-    let cache_control = if hashed {
-        "public, max-age=31536000, immutable"
-    } else {
-        "no-cache"
-    };
+    let cache_control = if hashed { "public, max-age=31536000, immutable" } else { "no-cache" };
     let etag = etag(&file);
-    if headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|known| known == etag.as_str())
-    {
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str()) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response();
     }
     let headers = [

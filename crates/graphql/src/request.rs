@@ -62,42 +62,23 @@ pub(crate) fn from_query_string(uri: &Uri) -> Result<Request, Denied> {
 /// Whether a GET request asks something, and is not a visit to the playground.
 pub(crate) fn has_query(uri: &Uri) -> bool {
     let parameters = uri.query().unwrap_or_default().split('&');
-    parameters
-        .filter_map(|parameter| parameter.split_once('='))
-        .any(|(name, _)| name == "query")
+    parameters.filter_map(|parameter| parameter.split_once('=')).any(|(name, _)| name == "query")
 }
 
 /// Refuses a body in any form but JSON. A form, a text or a file can be posted by a foreign page with its visitor's
 /// rights, JSON cannot.
 pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), Denied> {
-    let unsupported = |message| {
-        Err(Denied::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Refusal::invalid(message),
-        ))
-    };
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let unsupported = |message| Err(Denied::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Refusal::invalid(message)));
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = content_type.split(';').map(str::trim);
-    if !parts
-        .next()
-        .unwrap_or_default()
-        .eq_ignore_ascii_case("application/json")
-    {
+    if !parts.next().unwrap_or_default().eq_ignore_ascii_case("application/json") {
         return unsupported("the content type must be application/json");
     }
-    let charset = parts
-        .filter_map(|part| part.split_once('='))
-        .find(|(name, _)| name.eq_ignore_ascii_case("charset"));
+    let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case("charset"));
     if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
         return unsupported("the charset must be utf-8");
     }
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding != "identity")
-    {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return unsupported("the body must not be compressed");
     }
     Ok(())
@@ -133,24 +114,13 @@ fn explain(body: &[u8], error: &serde_json::Error) -> Denied {
         Ok(Value::Object(fields)) => bad(match fields.get("query") {
             None => "`query` is missing".to_owned(),
             Some(query) if !query.is_string() => "`query` must be a string".to_owned(),
-            Some(_)
-                if fields
-                    .get("operationName")
-                    .is_some_and(|name| !name.is_string() && !name.is_null()) =>
-            {
+            Some(_) if fields.get("operationName").is_some_and(|name| !name.is_string() && !name.is_null()) => {
                 "`operationName` must be a string or null".to_owned()
             }
             Some(_) => ["variables", "extensions"]
                 .into_iter()
-                .find(|name| {
-                    fields
-                        .get(*name)
-                        .is_some_and(|value| !value.is_object() && !value.is_null())
-                })
-                .map_or_else(
-                    || error.to_string(),
-                    |name| format!("`{name}` must be an object or null"),
-                ),
+                .find(|name| fields.get(*name).is_some_and(|value| !value.is_object() && !value.is_null()))
+                .map_or_else(|| error.to_string(), |name| format!("`{name}` must be an object or null")),
         }),
         Ok(_) => bad("the body must be a JSON object with a `query`"),
     }

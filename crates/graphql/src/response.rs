@@ -64,10 +64,7 @@ struct Preference {
 
 impl<'a> Accept<'a> {
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let values = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         Self(values.flat_map(|value| value.split(',')).filter_map(range).collect())
     }
 
@@ -80,16 +77,10 @@ impl<'a> Accept<'a> {
     /// The most specific range that matches decides. `None` where none does, or where that one says `q=0`.
     fn preference(&self, (kind, subtype): (&str, &str)) -> Option<Preference> {
         if self.0.is_empty() {
-            return Some(Preference {
-                per_mille: 1_000,
-                named: false,
-            });
+            return Some(Preference { per_mille: 1_000, named: false });
         }
         let matches = self.0.iter().filter_map(|&(range_kind, range_subtype, per_mille)| {
-            let exact = (
-                range_kind.eq_ignore_ascii_case(kind),
-                range_subtype.eq_ignore_ascii_case(subtype),
-            );
+            let exact = (range_kind.eq_ignore_ascii_case(kind), range_subtype.eq_ignore_ascii_case(subtype));
             let specificity = match (exact, range_kind, range_subtype) {
                 ((true, true), ..) => 2,
                 ((true, false), _, "*") => 1,
@@ -161,11 +152,7 @@ pub(crate) fn write_executed(executed: async_graphql::Response, media: Media) ->
 
 /// Writes errors that stand for the whole request.
 pub(crate) fn write_errors(status: StatusCode, errors: &[ServerError], media: Media) -> Response<Body> {
-    let body = Written {
-        errors,
-        data: None,
-        extensions: &BTreeMap::new(),
-    };
+    let body = Written { errors, data: None, extensions: &BTreeMap::new() };
     write(status, &body, media)
 }
 
@@ -222,22 +209,10 @@ mod tests {
             ("application/*", Some(Media::Json)),
             ("application/json", Some(Media::Json)),
             ("application/graphql-response+json", Some(Media::GraphqlResponse)),
-            (
-                "Application/GraphQL-Response+JSON; charset=utf-8",
-                Some(Media::GraphqlResponse),
-            ),
-            (
-                "application/json, application/graphql-response+json",
-                Some(Media::GraphqlResponse),
-            ),
-            (
-                "application/graphql-response+json;q=0.9, application/json",
-                Some(Media::Json),
-            ),
-            (
-                "application/graphql-response+json, application/json;q=0.9",
-                Some(Media::GraphqlResponse),
-            ),
+            ("Application/GraphQL-Response+JSON; charset=utf-8", Some(Media::GraphqlResponse)),
+            ("application/json, application/graphql-response+json", Some(Media::GraphqlResponse)),
+            ("application/graphql-response+json;q=0.9, application/json", Some(Media::Json)),
+            ("application/graphql-response+json, application/json;q=0.9", Some(Media::GraphqlResponse)),
             ("application/graphql-response+json, */*", Some(Media::GraphqlResponse)),
             ("application/json;q=0, */*;q=0.1", Some(Media::GraphqlResponse)),
             ("application/json;q=0", None),

@@ -10,11 +10,9 @@ pub fn text(field: &'static str, value: &str, max_chars: usize) -> Result<(), Re
     if value.len() <= max_chars || value.chars().nth(max_chars).is_none() {
         return Ok(());
     }
-    Err(
-        Refusal::invalid(format!("{field} is longer than {max_chars} characters"))
-            .with("field", field)
-            .with("maxChars", max_chars as u64),
-    )
+    Err(Refusal::invalid(format!("{field} is longer than {max_chars} characters"))
+        .with("field", field)
+        .with("maxChars", max_chars as u64))
 }
 
 #[cfg(test)]

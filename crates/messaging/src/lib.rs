@@ -20,7 +20,8 @@ pub mod session;
 pub mod topology;
 mod trace;
 
+pub use crate::trace::trace_of;
+pub use ::trace::Trace;
 pub use fault::Fault;
 pub use outgoing::Outgoing;
 pub use publisher::{Confirms, PublishError, Publisher};
-pub use trace::Trace;

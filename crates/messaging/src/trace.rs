@@ -1,73 +1,14 @@
-use lapin::BasicProperties;
+use ::trace::Trace;
+use lapin::message::Delivery;
 use lapin::types::AMQPValue;
 
-/// Which trace a piece of work belongs to: the 128-bit trace id of W3C Trace Context, level 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace(u128);
-
-impl Trace {
-    /// The name of the header that carries it, in AMQP and HTTP alike.
-    pub const HEADER: &'static str = "traceparent";
-
-    /// A trace of its own.
-    pub fn start() -> Self {
-        Self(rand::random_range(1..=u128::MAX))
+/// The trace a message belongs to; a new one where it names none.
+pub fn trace_of(delivery: &Delivery) -> Trace {
+    let headers = delivery.properties.headers().as_ref();
+    let header = headers.and_then(|headers| headers.inner().get(Trace::HEADER));
+    match header {
+        Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok().and_then(Trace::parse),
+        _ => None,
     }
-
-    /// The trace a message belongs to; a new one where it names none.
-    pub fn of(properties: &BasicProperties) -> Self {
-        let header = properties.headers().as_ref().and_then(|headers| headers.inner().get(Self::HEADER));
-        match header {
-            Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok().and_then(Self::parse),
-            _ => None,
-        }
-        .unwrap_or_else(Self::start)
-    }
-
-    /// Reads `00-<32 hex>-<16 hex>-<2 hex>`; of what is not that, there is no trace.
-    pub fn parse(traceparent: &str) -> Option<Self> {
-        let mut parts = traceparent.split('-');
-        let (version, id, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
-        if !(hex(version, 2) && hex(id, 32) && hex(span, 16) && hex(flags, 2)) {
-            return None;
-        }
-        u128::from_str_radix(id, 16).ok().filter(|id| *id != 0).map(Self)
-    }
-
-    /// The trace id as 32 hexadecimal digits.
-    pub fn id(self) -> String {
-        format!("{:032x}", self.0)
-    }
-
-    /// The header for a message caused in this trace, with a span of its own.
-    pub fn traceparent(self) -> String {
-        format!("00-{:032x}-{:016x}-01", self.0, rand::random_range(1..=u64::MAX))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Trace;
-
-    #[test]
-    fn a_trace_survives_being_written_and_read() {
-        let trace = Trace::start();
-        assert_eq!(Trace::parse(&trace.traceparent()), Some(trace));
-        assert_ne!(trace.traceparent(), trace.traceparent(), "each message has a span of its own");
-    }
-
-    #[test]
-    fn what_is_no_traceparent_is_no_trace() {
-        for text in [
-            "",
-            "00",
-            "00-0-0-0",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(Trace::parse(text), None, "{text}");
-        }
-    }
+    .unwrap_or_else(Trace::start)
 }

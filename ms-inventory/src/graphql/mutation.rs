@@ -1,6 +1,6 @@
 //! What can be changed. Each change is one transaction, and so are the events that tell of it.
 
-use ::graphql::{Id, Refusal, TraceId};
+use ::graphql::{Id, Refusal};
 use async_graphql::{Context, Object};
 use messaging::Trace;
 use messaging::outbox::Relay;
@@ -112,7 +112,5 @@ async fn commit(ctx: &Context<'_>, tx: Transaction<'static, Postgres>) -> Result
 
 /// The events of a change belong to the trace of the request that asked for it.
 fn cause(ctx: &Context<'_>) -> Result<Cause<'static>> {
-    let id = ctx.data::<TraceId>()?;
-    let trace = Trace::parse(&format!("00-{id}-{:016x}-01", 1)).unwrap_or_else(Trace::start);
-    Ok(Cause { actor: ACTOR, trace })
+    Ok(Cause { actor: ACTOR, trace: *ctx.data::<Trace>()? })
 }

@@ -7,10 +7,9 @@ mod query;
 mod types;
 
 use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, EmptySubscription, Schema, SchemaBuilder};
+use async_graphql::{EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
 use graphql::Limits;
-use messaging::Trace;
 use messaging::outbox::Relay;
 use sqlx::PgPool;
 

@@ -1,11 +1,11 @@
 use async_graphql::{Context, InputObject, Object, Result};
 use graphql::{Refusal, text};
+use messaging::Trace;
 use messaging::outbox::Relay;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::error::not_placed;
-use super::trace;
 use super::types::{ItemInput, Order, basket};
 use crate::config::Shop;
 use crate::order::{self, NewOrder};
@@ -51,7 +51,7 @@ impl Mutation {
             payment_reference: input.payment_reference.map(payment_reference).transpose()?,
             fee_percent: shop.fee_percent,
             reask_after_seconds: shop.reask_after_seconds,
-            trace: trace(ctx),
+            trace: *ctx.data::<Trace>()?,
         };
         let mut tx = ctx.data::<PgPool>()?.begin().await?;
         let order = order::place(&mut tx, &new).await.map_err(not_placed)?;

@@ -146,7 +146,7 @@ async fn insert_step(conn: &mut PgConnection, order: &Order, message: &Outgoing,
         order.status as Status,
         CAUSE,
         message.message_id.to_string(),
-        trace.id(),
+        trace.to_string(),
     )
     .execute(conn)
     .await?;

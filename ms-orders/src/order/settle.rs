@@ -197,7 +197,7 @@ async fn insert_steps(conn: &mut PgConnection, steps: &[(&Answer, Status)]) -> s
         column!(|(_, status)| *status) as &[Status],
         column!(|(answer, _)| name(&answer.event)) as &[&str],
         column!(|(answer, _)| answer.message_id.as_deref()) as &[Option<&str>],
-        column!(|(answer, _)| answer.trace.id()),
+        column!(|(answer, _)| answer.trace.to_string()),
     )
     .execute(conn)
     .await?;

@@ -10,10 +10,7 @@ use crate::{schema, server::Server};
 /// Levels of fragments that each spread the next one twice: 2^levels fields in about 40 bytes a level.
 fn doubling(levels: usize) -> String {
     let fragments = (0..levels).map(|level| format!("fragment F{level} on Item {{ ...F{0} ...F{0} }} ", level + 1));
-    format!(
-        "{{ item {{ ...F0 }} }} {}fragment F{levels} on Item {{ number }}",
-        fragments.collect::<String>()
-    )
+    format!("{{ item {{ ...F0 }} }} {}fragment F{levels} on Item {{ number }}", fragments.collect::<String>())
 }
 
 #[tokio::test]
@@ -28,22 +25,14 @@ async fn doubling_fragments_are_refused_at_once() {
     let checked = started.elapsed();
     println!("16 levels unchecked: {unchecked:?}; 24 levels checked: {checked:?}");
     answer.is_request_error("TOO_COMPLEX");
-    assert_eq!(
-        answer.message(),
-        "the document has 16777217 fields, and at most 1000 are allowed"
-    );
+    assert_eq!(answer.message(), "the document has 16777217 fields, and at most 1000 are allowed");
     assert!(checked < Duration::from_millis(500), "{checked:?}");
 }
 
 #[tokio::test]
 async fn fields_count_whatever_their_name() {
     let server = Server::start().await;
-    let aliases = |count| {
-        format!(
-            "{{ {} }}",
-            (0..count).map(|n| format!("a{n}: __typename ")).collect::<String>()
-        )
-    };
+    let aliases = |count| format!("{{ {} }}", (0..count).map(|n| format!("a{n}: __typename ")).collect::<String>());
     assert_eq!(server.query(&aliases(1_000)).await.status, 200);
     server.query(&aliases(1_001)).await.is_request_error("TOO_COMPLEX");
 }
@@ -60,40 +49,21 @@ async fn a_list_of_typenames_is_not_free() {
 #[tokio::test]
 async fn depth_is_limited_through_fragments() {
     let server = Server::start().await;
-    let nested = |levels| {
-        format!(
-            "{{ item {{ {} number {} }} }}",
-            "same { ".repeat(levels),
-            "} ".repeat(levels)
-        )
-    };
+    let nested = |levels| format!("{{ item {{ {} number {} }} }}", "same { ".repeat(levels), "} ".repeat(levels));
     assert_eq!(server.query(&nested(14)).await.status, 200);
     server.query(&nested(15)).await.is_request_error("TOO_COMPLEX");
 
-    let chain: String = (0..8)
-        .map(|n| format!("fragment F{n} on Item {{ same {{ same {{ ...F{} }} }} }} ", n + 1))
-        .collect();
-    let chained = server
-        .query(&format!(
-            "{{ item {{ ...F0 }} }} {chain} fragment F8 on Item {{ number }}"
-        ))
-        .await;
+    let chain: String =
+        (0..8).map(|n| format!("fragment F{n} on Item {{ same {{ same {{ ...F{} }} }} }} ", n + 1)).collect();
+    let chained = server.query(&format!("{{ item {{ ...F0 }} }} {chain} fragment F8 on Item {{ number }}")).await;
     chained.is_request_error("TOO_COMPLEX");
-    assert_eq!(
-        chained.message(),
-        "the document has 18 levels of fields, and at most 16 are allowed"
-    );
+    assert_eq!(chained.message(), "the document has 18 levels of fields, and at most 16 are allowed");
 }
 
 #[tokio::test]
 async fn directives_are_limited() {
     let server = Server::start().await;
-    let skipped = |count| {
-        format!(
-            "{{ __typename {} }}",
-            "... @skip(if: true) { __typename } ".repeat(count)
-        )
-    };
+    let skipped = |count| format!("{{ __typename {} }}", "... @skip(if: true) { __typename } ".repeat(count));
     assert_eq!(server.query(&skipped(50)).await.status, 200);
     server.query(&skipped(51)).await.is_request_error("TOO_COMPLEX");
     let one_field = format!("{{ __typename {} }}", "@skip(if: false) ".repeat(51));
@@ -115,31 +85,18 @@ async fn deep_brackets_do_not_end_the_process() {
 
 #[tokio::test]
 async fn fragments_that_nothing_spreads_do_not_end_the_process() {
-    let server = Server::with(Limits {
-        max_tokens: usize::MAX,
-        ..Limits::default()
-    })
-    .await;
-    let chain: String = (0..30_000)
-        .map(|n| format!("fragment F{n} on Item {{ ...F{} }} ", n + 1))
-        .collect();
-    server
-        .query(&format!("{{ __typename }} {chain}"))
-        .await
-        .is_request_error("TOO_COMPLEX");
+    let server = Server::with(Limits { max_tokens: usize::MAX, ..Limits::default() }).await;
+    let chain: String = (0..30_000).map(|n| format!("fragment F{n} on Item {{ ...F{} }} ", n + 1)).collect();
+    server.query(&format!("{{ __typename }} {chain}")).await.is_request_error("TOO_COMPLEX");
 }
 
 #[tokio::test]
 async fn a_fragment_that_spreads_itself_is_refused() {
     let server = Server::start().await;
-    for cycle in [
-        "fragment A on Item { ...A ...A }",
-        "fragment A on Item { same { ...B } } fragment B on Item { ...A }",
-    ] {
-        for query in [
-            format!("{{ item {{ ...A }} }} {cycle}"),
-            format!("{{ __typename }} {cycle}"),
-        ] {
+    for cycle in
+        ["fragment A on Item { ...A ...A }", "fragment A on Item { same { ...B } } fragment B on Item { ...A }"]
+    {
+        for query in [format!("{{ item {{ ...A }} }} {cycle}"), format!("{{ __typename }} {cycle}")] {
             server.query(&query).await.is_request_error("INVALID");
         }
     }
@@ -149,18 +106,11 @@ async fn a_fragment_that_spreads_itself_is_refused() {
 async fn data_belongs_in_variables() {
     let server = Server::start().await;
     let many: Vec<String> = (0..20_000).map(|n| format!("tag {n}")).collect();
-    let literal = server
-        .query(&format!("{{ named(input: {{ name: \"n\", tags: {many:?} }}) }}"))
-        .await;
+    let literal = server.query(&format!("{{ named(input: {{ name: \"n\", tags: {many:?} }}) }}")).await;
     literal.is_request_error("TOO_COMPLEX");
-    assert_eq!(
-        literal.message(),
-        "the document has more than 10000 tokens: send data as variables"
-    );
+    assert_eq!(literal.message(), "the document has more than 10000 tokens: send data as variables");
     let variables = json!({ "input": { "name": "n", "tags": many } });
-    let variable = server
-        .query_with("query($input: Naming!) { named(input: $input) }", variables)
-        .await;
+    let variable = server.query_with("query($input: Naming!) { named(input: $input) }", variables).await;
     assert_eq!(variable.body, json!({ "data": { "named": true } }));
 }
 
@@ -174,20 +124,13 @@ async fn the_slowest_document_that_is_admitted_takes_little_time() {
         format!("{{ item({arguments}) {{ number }} }}"),
         format!("{{ item {{ {unknown_names} }} }}"),
         format!("{{ item {{ {long_name} }} }}"),
-        format!(
-            "query({}) {{ __typename }}",
-            (0..3_000).map(|n| format!("$v{n}:Int ")).collect::<String>()
-        ),
+        format!("query({}) {{ __typename }}", (0..3_000).map(|n| format!("$v{n}:Int ")).collect::<String>()),
     ] {
         let started = Instant::now();
         let answer = server.query(&document).await;
         println!("{:?}: {:?} {:.80}", started.elapsed(), answer.status, document);
         assert!(started.elapsed() < Duration::from_secs(5), "{document:.80}");
-        assert!(
-            answer.body.to_string().len() < 50_000,
-            "{}",
-            answer.body.to_string().len()
-        );
+        assert!(answer.body.to_string().len() < 50_000, "{}", answer.body.to_string().len());
     }
 }
 
@@ -205,11 +148,7 @@ async fn graphiql_can_read_the_schema() {
 async fn introspection_cannot_multiply_itself() {
     let server = Server::start().await;
     let fields = |levels| {
-        format!(
-            "{{ __schema {{ types {{ {} name {} }} }} }}",
-            "fields { type { ".repeat(levels),
-            "} } ".repeat(levels)
-        )
+        format!("{{ __schema {{ types {{ {} name {} }} }} }}", "fields { type { ".repeat(levels), "} } ".repeat(levels))
     };
     assert_eq!(server.query(&fields(3)).await.status, 200);
     let answer = server.query(&fields(4)).await;
@@ -219,11 +158,7 @@ async fn introspection_cannot_multiply_itself() {
 
 #[tokio::test]
 async fn introspection_switched_off_says_so() {
-    let server = Server::with(Limits {
-        introspection: false,
-        ..Limits::default()
-    })
-    .await;
+    let server = Server::with(Limits { introspection: false, ..Limits::default() }).await;
     for query in [
         "{ __schema { queryType { name } } }",
         r#"{ __type(name: "Item") { name } }"#,
@@ -239,11 +174,5 @@ async fn introspection_switched_off_says_so() {
     assert_eq!(server.query("{ __typename item { __typename } }").await.status, 200);
 
     let on = Server::start().await.query("{ _service { sdl } }").await;
-    assert!(
-        on.body["data"]["_service"]["sdl"]
-            .as_str()
-            .unwrap()
-            .contains("type Query"),
-        "{on:?}"
-    );
+    assert!(on.body["data"]["_service"]["sdl"].as_str().unwrap().contains("type Query"), "{on:?}");
 }

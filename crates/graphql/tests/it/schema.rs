@@ -8,7 +8,7 @@ use async_graphql::{
 };
 use axum::http::request::Parts;
 use graphql::{
-    Id, Refusal, TraceId,
+    Id, Refusal,
     page::{Cursor, Page, PageSize},
 };
 
@@ -131,10 +131,7 @@ impl Query {
     }
 
     async fn named(&self, input: Naming) -> bool {
-        assert!(
-            !input.name.contains('\0') && !input.tags.iter().any(|tag| tag.contains('\0')),
-            "NUL got through"
-        );
+        assert!(!input.name.contains('\0') && !input.tags.iter().any(|tag| tag.contains('\0')), "NUL got through");
         true
     }
 
@@ -144,7 +141,7 @@ impl Query {
     }
 
     async fn trace_id(&self, context: &Context<'_>) -> Result<String> {
-        Ok(context.data::<TraceId>()?.to_string())
+        Ok(context.data::<trace::Trace>()?.to_string())
     }
 
     async fn conflict(&self) -> Result<i32> {
@@ -169,10 +166,7 @@ impl Query {
 
     async fn panic(&self) -> usize {
         let nothing: [i32; 0] = [];
-        nothing
-            .iter()
-            .position(|number| *number == 1)
-            .expect("secret: an invariant")
+        nothing.iter().position(|number| *number == 1).expect("secret: an invariant")
     }
 
     async fn sleep(&self, millis: u32) -> u32 {

@@ -38,11 +38,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/graphql", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(60))
-            .no_proxy()
-            .build()
-            .unwrap();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().unwrap();
         Self { url, client, task }
     }
 
@@ -59,11 +55,7 @@ impl Server {
     }
 
     pub(crate) async fn query_with(&self, query: &str, variables: Value) -> Answer {
-        answer(
-            self.post()
-                .json(&serde_json::json!({ "query": query, "variables": variables })),
-        )
-        .await
+        answer(self.post().json(&serde_json::json!({ "query": query, "variables": variables }))).await
     }
 
     /// Sends a body as it stands.
@@ -89,16 +81,12 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
 impl Answer {
     /// The first error's code.
     pub(crate) fn code(&self) -> &str {
-        self.body["errors"][0]["extensions"]["code"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no code: {self:?}"))
+        self.body["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("no code: {self:?}"))
     }
 
     /// The first error's message.
     pub(crate) fn message(&self) -> &str {
-        self.body["errors"][0]["message"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no message: {self:?}"))
+        self.body["errors"][0]["message"].as_str().unwrap_or_else(|| panic!("no message: {self:?}"))
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
@@ -55,10 +57,16 @@ pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) 
     // Both went through one channel, so a returned answer may have come in with the confirm of a burial.
     returned.extend(with_burials);
     if !returned.is_empty() {
-        let unheard: Vec<_> =
-            batch.iter().filter_map(|(delivery, answers)| unheard(delivery, answers, &returned)).collect();
-        anyhow::ensure!(unheard.len() >= returned.len(), "the dead-letter queue of {queue} is gone");
-        let dead = unheard.iter().map(|(delivery, reason)| (*delivery, reason.as_str()));
+        let mut returned: HashSet<String> = returned.into_iter().collect();
+        let mut dead = Vec::new();
+        for (delivery, answers) in &batch {
+            for answer in answers.iter().filter(|answer| returned.remove(&answer.message_id.to_string())) {
+                let (key, exchange) = (&answer.routing_key, &answer.exchange);
+                dead.push((delivery, format!("nobody listens to {key} on the exchange {exchange}")));
+            }
+        }
+        anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
+        let dead = dead.iter().map(|(delivery, reason)| (*delivery, reason.as_str()));
         let returned = dead_letters::bury(&publisher, queue, dead).await?.wait().await?;
         anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
     }
@@ -67,10 +75,4 @@ pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) 
     }
     metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
     Ok(publisher)
-}
-
-fn unheard<'a>(delivery: &'a Delivery, answers: &[Outgoing], returned: &[String]) -> Option<(&'a Delivery, String)> {
-    let answer = answers.iter().find(|answer| returned.contains(&answer.message_id.to_string()))?;
-    let reason = format!("nobody listens to {} on the exchange {}", answer.routing_key, answer.exchange);
-    Some((delivery, reason))
 }
