@@ -80,6 +80,9 @@ fn the_examples_of_the_event_contract_are_its_golden_files() {
     let golden: BTreeSet<String> = golden.iter().map(|file| fs::read_to_string(file).unwrap().trim().into()).collect();
     let contract = read("docs/events.md");
     assert_eq!(blocks(&contract, "json").into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), golden);
+    let for_programs = read("docs/asyncapi.yaml");
+    let payloads = for_programs.lines().filter_map(|line| line.trim().strip_prefix("- payload: "));
+    assert_eq!(payloads.map(str::to_owned).collect::<BTreeSet<_>>(), golden);
     let readme = read("README.md");
     let quoted: Vec<&str> = readme.lines().filter(|line| line.starts_with("{\"event\"")).collect();
     assert_eq!(quoted.len(), 3);
