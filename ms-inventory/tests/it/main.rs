@@ -16,4 +16,5 @@ mod graphql_values;
 mod holds;
 mod ledger;
 mod messages;
+mod relay;
 mod world;

@@ -1,0 +1,143 @@
+//! The outbox and its relay, on this service's own table.
+
+use std::time::Duration;
+
+use dev::testing::Vhost;
+use events::Item;
+use events::inventory::{ProductChanged, ReleaseCause, StockReleased};
+use futures::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Connection, ConnectionProperties, Consumer};
+use messaging::outbox::{Relay, enqueue};
+use messaging::{Outgoing, Publisher, Trace, topology};
+use serde_json::Value;
+
+use crate::world::{DEADLINE, World, eventually, order_id};
+
+fn released(order: &str, quantity: i64) -> Outgoing {
+    let items = vec![Item { product_id: 1, quantity }];
+    let event = StockReleased { order_id: order_id(order), items, cause: ReleaseCause::Expired };
+    Outgoing::of(&event, Trace::start()).unwrap()
+}
+
+fn changed(product_id: i64) -> Outgoing {
+    let (sku, name, price) = ("SKU".to_owned(), "Thing".to_owned(), "1.00".parse().unwrap());
+    Outgoing::of(&ProductChanged { product_id, sku, name, price, version: 1 }, Trace::start()).unwrap()
+}
+
+async fn store(world: &World, messages: &[Outgoing]) {
+    let mut tx = world.pool.begin().await.unwrap();
+    enqueue(&mut tx, messages).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn left(world: &World) -> i64 {
+    sqlx::query_scalar("select count(*) from outbox").fetch_one(&world.pool).await.unwrap()
+}
+
+async fn connect(vhost: &Vhost) -> Connection {
+    let connection = Connection::connect(vhost.amqp_url(), ConnectionProperties::default()).await.unwrap();
+    topology::declare(&connection, &["inventory"], &[]).await.unwrap();
+    connection
+}
+
+async fn listen(connection: &Connection, routing_key: &str) -> Consumer {
+    let channel = connection.create_channel().await.unwrap();
+    let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let queue = channel.queue_declare(ShortString::default(), exclusive, FieldTable::default()).await.unwrap();
+    let (name, key, bind) = (queue.name().clone(), routing_key.into(), QueueBindOptions::default());
+    channel.queue_bind(name.clone(), "inventory".into(), key, bind, FieldTable::default()).await.unwrap();
+    let options = BasicConsumeOptions::default();
+    channel.basic_consume(name, ShortString::default(), options, FieldTable::default()).await.unwrap()
+}
+
+async fn next(consumer: &mut Consumer) -> Value {
+    let delivery = tokio::time::timeout(DEADLINE, consumer.next()).await.expect("an event").unwrap().unwrap();
+    delivery.ack(BasicAckOptions::default()).await.unwrap();
+    serde_json::from_slice(&delivery.data).unwrap()
+}
+
+fn relay(world: &World) -> Relay {
+    Relay::new(world.pool.clone(), Duration::from_millis(20))
+}
+
+/// More than one step's worth, by two relays that begin at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_events_of_one_order_leave_in_the_order_they_were_written() {
+    const EVENTS: i64 = 1_200;
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let mut consumer = listen(&connection, "stock.#").await;
+    let messages: Vec<Outgoing> = (1..=EVENTS).map(|n| released(&format!("ORD-{}", n % 7), n)).collect();
+    store(&world, &messages).await;
+
+    let publishers =
+        [Publisher::open(&connection, "a").await.unwrap(), Publisher::open(&connection, "b").await.unwrap()];
+    let (one, other) = (relay(&world), relay(&world));
+    let drain = async |relay: &Relay, publisher: &Publisher| while relay.step(publisher).await.unwrap() > 0 {};
+    tokio::join!(drain(&one, &publishers[0]), drain(&other, &publishers[1]));
+    assert_eq!(left(&world).await, 0);
+
+    let mut last = [0; 7];
+    for _ in 0..EVENTS {
+        let event = next(&mut consumer).await;
+        let quantity = event["items"][0]["quantity"].as_i64().unwrap();
+        let order = usize::try_from(quantity % 7).unwrap();
+        assert!(last[order] < quantity, "{quantity} after {}", last[order]);
+        last[order] = quantity;
+    }
+}
+
+#[tokio::test]
+async fn an_event_nobody_listens_to_is_kept_until_somebody_does_and_holds_up_nobody_else() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let relay = relay(&world);
+    store(&world, &[released("UNHEARD", 1), changed(7)]).await;
+    assert_eq!(relay.step(&publisher).await.unwrap(), 2);
+    assert_eq!(
+        left(&world).await,
+        1,
+        "a product's change is for those who listen; an order's release is for its order"
+    );
+    assert_eq!(relay.step(&publisher).await.unwrap(), 0, "it is not due yet");
+
+    let mut consumer = listen(&connection, "stock.#").await;
+    store(&world, &[released("UNHEARD", 2), released("OTHER", 3)]).await;
+    assert_eq!(relay.step(&publisher).await.unwrap(), 1, "the later event of the same order waits with it");
+    assert_eq!(next(&mut consumer).await["order_id"], "OTHER");
+    eventually("it is due again", async || {
+        relay.step(&publisher).await.unwrap();
+        left(&world).await == 0
+    })
+    .await;
+    for quantity in [1, 2] {
+        assert_eq!(next(&mut consumer).await["items"][0]["quantity"], quantity);
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_dies_before_it_deletes_publishes_again() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let mut consumer = listen(&connection, "stock.#").await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let relay = relay(&world);
+    store(&world, &[released("A", 1)]).await;
+    sqlx::raw_sql(
+        "create function die() returns trigger language plpgsql as $$
+         begin perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(10); return null; end $$;
+         create trigger deadly before delete on outbox for each statement execute function die()",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    relay.step(&publisher).await.unwrap_err();
+    sqlx::raw_sql("drop trigger deadly on outbox").execute(&world.pool).await.unwrap();
+    assert_eq!(relay.step(&publisher).await.unwrap(), 1);
+    assert_eq!(left(&world).await, 0);
+    let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
+    assert_eq!(first, second, "once for the death, once for the repeat");
+}
