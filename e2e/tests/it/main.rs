@@ -1,0 +1,19 @@
+//! What only shows with all services together, run as a person runs them: the built programs, each a process.
+//!
+//! `cargo dev test` builds the programs; `cargo test -p e2e` runs on those that were built last.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod load;
+mod service;
+mod shop;
+
+mod browser;
+mod documents;
+mod edge;
+mod lifecycle;
+mod outages;
+mod settings;
+mod spine;
+mod test_events;
+mod tools;

@@ -1,0 +1,198 @@
+use std::path::Path;
+use std::process::{Command, Output};
+
+use dev::testing::{Database, Folder, Vhost};
+use dev::{instance, ports};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::service::{PROFILE, Service, eventually};
+
+/// Both services, on databases and a vhost of their own.
+pub(crate) struct Shop {
+    pub(crate) inventory: Service,
+    pub(crate) orders: Service,
+    environment: Vec<(String, String)>,
+    // Dropped after the services that use them.
+    pub(crate) inventory_database: Database,
+    orders_database: Database,
+    pub(crate) vhost: Vhost,
+    folder: Folder,
+}
+
+impl Shop {
+    /// Both run, and have all they use.
+    pub(crate) async fn open() -> Self {
+        Self::open_with(&[]).await
+    }
+
+    /// Both run with these variables in their environment, and have all they use.
+    pub(crate) async fn open_with(settings: &[(&str, &str)]) -> Self {
+        let mut shop = Self::closed(settings);
+        shop.inventory.spawn();
+        shop.orders.spawn();
+        shop.inventory.up().await;
+        shop.orders.up().await;
+        shop
+    }
+
+    /// Nothing runs yet.
+    pub(crate) fn closed(settings: &[(&str, &str)]) -> Self {
+        let (inventory_database, orders_database) =
+            (Database::create("inventory").unwrap(), Database::create("orders").unwrap());
+        let vhost = Vhost::create().unwrap();
+        let servers = ServerUrls {
+            inventory_database: inventory_database.url(),
+            orders_database: orders_database.url(),
+            amqp: vhost.amqp_url(),
+        };
+        let folder = Folder::create("e2e").unwrap();
+        let (environment, inventory, orders) = services(&servers, settings, &folder);
+        Self { inventory, orders, environment, inventory_database, orders_database, vhost, folder }
+    }
+
+    /// Runs one of the programs to its end, with the environment of the services.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        run(program, arguments, &self.environment, &self.folder)
+    }
+
+    /// Runs one of the programs to its end, told nothing but by its arguments.
+    pub(crate) fn run_without_environment(&self, program: &str, arguments: &[&str]) -> Output {
+        run(program, arguments, &[], &self.folder)
+    }
+
+    /// Where the logs of the services are, and room for more.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Direct access to what inventory knows.
+    pub(crate) async fn inventory_pool(&self) -> PgPool {
+        PgPool::connect(self.inventory_database.url()).await.unwrap()
+    }
+
+    /// Direct access to what orders knows.
+    pub(crate) async fn orders_pool(&self) -> PgPool {
+        PgPool::connect(self.orders_database.url()).await.unwrap()
+    }
+
+    /// A new product, of which orders has heard; its id.
+    pub(crate) async fn product(&self, price: &str, on_hand: i64) -> String {
+        let id = self.unannounced_product(price, on_hand).await;
+        eventually("orders knows the product", async || self.unit_price(&id).await.is_some()).await;
+        id
+    }
+
+    /// A new product; its id.
+    pub(crate) async fn unannounced_product(&self, price: &str, on_hand: i64) -> String {
+        let create = "mutation($input: ProductInput!) { createProduct(input: $input) { id } }";
+        let sku = uuid::Uuid::now_v7().to_string();
+        let input = json!({"sku": sku, "name": "Thing", "price": price, "onHand": on_hand});
+        text(&self.inventory.ask(create, json!({"input": input})).await["id"])
+    }
+
+    /// What orders would ask for one of the product; `None` where it does not know it.
+    pub(crate) async fn unit_price(&self, id: &str) -> Option<String> {
+        let quote = "query($items: [ItemInput!]!) { quote(items: $items) { subtotal } }";
+        let items = json!({"items": [{"productId": id, "quantity": 1}]});
+        let response = self.orders.send(quote, &items).await.unwrap();
+        response["data"]["quote"]["subtotal"].as_str().map(str::to_owned)
+    }
+
+    /// Places an order for one product.
+    pub(crate) async fn place(&self, product_id: &str, quantity: i64) -> Value {
+        let input = json!({"items": [{"productId": product_id, "quantity": quantity}]});
+        self.orders.ask(CREATE_ORDER, json!({"input": input})).await
+    }
+
+    /// The order, as orders tells it.
+    pub(crate) async fn order(&self, id: &str) -> Value {
+        self.orders.ask(ORDER, json!({"id": id})).await
+    }
+
+    /// Waits until the order has this status, and returns it.
+    pub(crate) async fn order_once(&self, id: &str, status: &str) -> Value {
+        eventually(&format!("{id} is {status}"), async || self.order(id).await["status"] == status).await;
+        self.order(id).await
+    }
+
+    /// What inventory holds for the order.
+    pub(crate) async fn hold(&self, order_id: &str) -> Value {
+        self.inventory.ask(HOLD, json!({"orderId": order_id})).await
+    }
+
+    /// The levels of a product.
+    pub(crate) async fn levels(&self, product_id: &str) -> Value {
+        let product = "query($id: ID!) { product(id: $id) { onHand reserved available } }";
+        self.inventory.ask(product, json!({"id": product_id})).await
+    }
+}
+
+pub(crate) const CREATE_ORDER: &str = "mutation($input: CreateOrderInput!) {
+  createOrder(input: $input) { id status subtotal fee total }
+}";
+
+const ORDER: &str = "query($id: ID!) {
+  order(id: $id) {
+    id status subtotal fee total reason expiresAt
+    shortages { productId requested available }
+    items { productId quantity unitPrice }
+    timeline { status cause messageId traceId at }
+  }
+}";
+
+const HOLD: &str = "query($orderId: ID!) {
+  hold(orderId: $orderId) {
+    orderId status expiresAt reason
+    items { productId quantity }
+    shortages { productId requested available }
+  }
+}";
+
+/// Where the servers of both services are.
+pub(crate) struct ServerUrls<'a> {
+    pub(crate) inventory_database: &'a str,
+    pub(crate) orders_database: &'a str,
+    pub(crate) amqp: &'a str,
+}
+
+/// Both services, not running, and the environment they and the programs beside them get.
+pub(crate) fn services(
+    servers: &ServerUrls<'_>,
+    settings: &[(&str, &str)],
+    folder: &Folder,
+) -> (Vec<(String, String)>, Service, Service) {
+    let [inventory_port, orders_port] = [ports::any().unwrap(), ports::any().unwrap()];
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let own = [
+        ("AMQP_URL", servers.amqp.to_owned()),
+        ("INVENTORY_DATABASE_URL", servers.inventory_database.to_owned()),
+        ("ORDERS_DATABASE_URL", servers.orders_database.to_owned()),
+        ("INVENTORY_PORT", inventory_port.to_string()),
+        ("ORDERS_PORT", orders_port.to_string()),
+        ("INVENTORY_URL", url(inventory_port)),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    let environment: Vec<_> = own.into_iter().chain(settings).collect();
+    let inventory = Service::new("ms-inventory", &url(inventory_port), folder.path(), &environment);
+    let orders = Service::new("ms-orders", &url(orders_port), folder.path(), &environment);
+    (environment, inventory, orders)
+}
+
+/// Runs one of the programs to its end.
+fn run(program: &str, arguments: &[&str], environment: &[(String, String)], folder: &Folder) -> Output {
+    let mut command = Command::new(instance::program(program, PROFILE).unwrap());
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    command.current_dir(folder.path()).output().unwrap()
+}
+
+/// What a program printed.
+pub(crate) fn printed(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A text of a GraphQL answer.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
