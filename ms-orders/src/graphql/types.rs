@@ -37,6 +37,12 @@ pub(super) fn basket(items: &[ItemInput]) -> Result<Basket, Refusal> {
     Basket::of(items).map_err(|reason| refused(&reason))
 }
 
+/// How many items an order counts for in a request's complexity. A few have up to 1 000, most have less than ten.
+const TYPICAL_ITEMS: usize = 10;
+
+/// The same for the steps of its timeline.
+const TYPICAL_STEPS: usize = 4;
+
 /// What an order is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "Status")]
@@ -65,6 +71,7 @@ impl Order {
     }
 
     /// What was ordered, one item a product, at the prices of that moment.
+    #[graphql(complexity = "1 + TYPICAL_ITEMS * child_complexity")]
     async fn items(&self, ctx: &Context<'_>) -> Result<Vec<OrderItem>> {
         let lines = ctx.data::<DataLoader<Lines>>()?.load_one(self.0.id.clone()).await?;
         Ok(lines.unwrap_or_default().into_iter().map(OrderItem).collect())
@@ -116,6 +123,7 @@ impl Order {
     }
 
     /// Each status it took, oldest first.
+    #[graphql(complexity = "1 + TYPICAL_STEPS * child_complexity")]
     async fn timeline(&self, ctx: &Context<'_>) -> Result<Vec<Step>> {
         let steps = ctx.data::<DataLoader<Steps>>()?.load_one(self.0.id.clone()).await?;
         Ok(steps.unwrap_or_default().into_iter().map(Step).collect())
