@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boot::config::{Process, SecretString};
+use boot::config::{Broker, Process, SecretString};
 use boot::database::Bounds;
 use clap::Args;
 
@@ -22,20 +22,6 @@ pub struct Database {
     /// What may be asked of it.
     #[command(flatten)]
     pub bounds: Bounds,
-}
-
-/// How to reach the broker.
-#[derive(Debug, Clone, Args)]
-pub struct Broker {
-    /// The broker, as an amqp:// URL.
-    #[arg(
-        long,
-        env = "AMQP_URL",
-        hide_env_values = true,
-        default_value = "amqp://rabbit_user:rabbit_pass@127.0.0.1:5672/%2f",
-        hide_default_value = true
-    )]
-    pub amqp_url: SecretString,
 }
 
 /// Everything `serve` can be told.

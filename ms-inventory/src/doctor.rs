@@ -2,7 +2,6 @@
 
 use sqlx::PgPool;
 
-use crate::APP;
 use crate::config::Database;
 
 /// A product whose stock does not add up.
@@ -76,8 +75,7 @@ pub async fn examine(pool: &PgPool) -> sqlx::Result<Vec<Drift>> {
 /// # Errors
 /// When there is any drift, or the database cannot be read.
 pub async fn run(database: &Database) -> anyhow::Result<()> {
-    let pool = boot::database::pool(&database.database_url, APP, &database.bounds)?;
-    let drift = examine(&pool).await?;
+    let drift = examine(&crate::database(database)?.pool).await?;
     for product in &drift {
         println!("{product}");
     }

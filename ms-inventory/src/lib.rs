@@ -14,19 +14,16 @@ pub mod product;
 pub mod stock;
 pub mod sweeper;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context;
 use boot::config::ExposeSecret;
+use boot::database::Database;
 use boot::health::Health;
+use boot::service::Running;
 use messaging::outbox::Relay;
-use messaging::session::{self, Broker};
+use messaging::session::Broker;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -37,15 +34,6 @@ pub const APP: &str = "ms-inventory";
 
 /// The schema of the database, in order.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
-
-/// A service that has been started.
-#[derive(Debug)]
-pub struct Running {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Ends when the service has.
-    pub ended: JoinHandle<anyhow::Result<()>>,
-}
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -63,70 +51,46 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// # Errors
 /// When the configuration is wrong or the port is taken.
 pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let pool = boot::database::pool(&config.database.database_url, APP, &config.database.bounds)?;
+    let database = database(&config.database)?;
     let broker = broker(&config.broker)?;
-    let relay = Relay::new(pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
-    let migrated = CancellationToken::new();
+    let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
 
-    let listener = TcpListener::bind((config.process.bind_address, config.port)).await.context("cannot listen")?;
-    let address = listener.local_addr()?;
-    let http_stop = CancellationToken::new();
-    let health = health(&shutdown, &pool, &migrated, &broker);
-    let routes = graphql::router(pool.clone(), relay.clone());
-    let serving = boot::http::serve(listener, boot::http::router(routes, health, metrics), http_stop.clone());
-
+    let routes = graphql::router(database.pool.clone(), relay.clone());
+    let routes = boot::http::router(routes, health(&shutdown, &database, &broker), metrics);
+    let pool = database.pool.clone();
     let worker = Worker { broker, pool, relay, engine: config.engine, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, engine, shutdown } = &worker;
-        let Some(ended) = shutdown.run_until_cancelled(boot::database::migrate(pool, &MIGRATIONS)).await else {
-            return Ok(());
-        };
-        ended?;
-        migrated.cancel();
+        let Some(migrated) = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await else { return Ok(()) };
+        migrated?;
         tokio::join!(broker.run(shutdown, &worker), sweeper::run(pool, relay, engine, shutdown));
         Ok(())
     };
-    let whole = async move {
-        // Requests are answered for as long as work is being finished, so that health tells of the draining.
-        let work = async { work.await.inspect_err(|_| http_stop.cancel()).inspect(|()| http_stop.cancel()) };
-        tokio::try_join!(work, serving).map(|_| ())
-    };
-    let limit = Duration::from_secs(config.process.drain_timeout_seconds);
-    let ended = tokio::spawn(async move { boot::shutdown::bounded(whole, &shutdown, limit).await });
-    Ok(Running { address, ended })
+    boot::service::start(&config.process, config.port, routes, work, shutdown).await
+}
+
+/// The database, as configured.
+///
+/// # Errors
+/// When the URL is none.
+pub fn database(config: &config::Database) -> anyhow::Result<Database> {
+    Database::open(&config.database_url, APP, &config.bounds)
 }
 
 /// The broker, as configured.
 ///
 /// # Errors
 /// When the URL is none.
-pub fn broker(config: &config::Broker) -> anyhow::Result<Broker> {
+pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
     Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)
 }
 
-/// Brings the database up to date, waiting for it to be there.
-///
-/// # Errors
-/// When the URL is none or a migration fails.
-pub async fn migrate(database: &config::Database) -> anyhow::Result<()> {
-    let pool = boot::database::pool(&database.database_url, APP, &database.bounds)?;
-    boot::database::migrate(&pool, &MIGRATIONS).await
-}
-
-fn health(shutdown: &CancellationToken, pool: &PgPool, migrated: &CancellationToken, broker: &Broker) -> Health {
-    let (pool, migrated, broker) = (pool.clone(), migrated.clone(), broker.clone());
+fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker) -> Health {
+    let (database, broker) = (database.clone(), broker.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
-            let (pool, migrated) = (pool.clone(), migrated.clone());
-            async move {
-                sqlx::query("select 1").execute(&pool).await.map_err(|error| error.to_string())?;
-                if migrated.is_cancelled() { Ok(()) } else { Err("not migrated yet".to_owned()) }
-            }
+            let database = database.clone();
+            async move { database.check().await }
         })
-        .needs("rabbitmq", move || {
-            std::future::ready(match broker.status() {
-                session::Status::Up => Ok(()),
-                session::Status::Down(reason) => Err(reason),
-            })
-        })
+        .needs("rabbitmq", move || std::future::ready(broker.check()))
 }

@@ -1,7 +1,8 @@
 //! The command line of ms-inventory.
 
+use boot::config::Broker;
 use clap::{Parser, Subcommand};
-use ms_inventory::config::{Broker, Config, Database};
+use ms_inventory::config::{Config, Database};
 
 /// Products, stock and reservations.
 #[derive(Debug, Parser)]
@@ -32,7 +33,7 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     match boot::config::parse::<Cli>().command {
         Command::Serve(config) => ms_inventory::serve(config).await,
-        Command::Migrate(database) => ms_inventory::migrate(&database).await,
+        Command::Migrate(database) => ms_inventory::database(&database)?.migrate(&ms_inventory::MIGRATIONS).await,
         Command::Doctor(database) => ms_inventory::doctor::run(&database).await,
         Command::DeadLetters { broker, command } => {
             let broker = ms_inventory::broker(&broker)?;

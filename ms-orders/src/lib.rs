@@ -13,19 +13,16 @@ pub mod order;
 pub mod reask;
 pub mod status;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context;
 use boot::config::ExposeSecret;
+use boot::database::Database;
 use boot::health::Health;
+use boot::service::Running;
 use messaging::outbox::Relay;
-use messaging::session::{self, Broker};
+use messaging::session::Broker;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -36,15 +33,6 @@ pub const APP: &str = "ms-orders";
 
 /// The schema of the database, in order.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
-
-/// A service that has been started.
-#[derive(Debug)]
-pub struct Running {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Ends when the service has.
-    pub ended: JoinHandle<anyhow::Result<()>>,
-}
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -63,27 +51,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// # Errors
 /// When the configuration is wrong or the port is taken.
 pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let pool = boot::database::pool(&config.database.database_url, APP, &config.database.bounds)?;
+    let database = database(&config.database)?;
     let broker = broker(&config.broker)?;
-    let relay = Relay::new(pool.clone(), Duration::from_millis(config.shop.outbox_period_ms));
-    let (migrated, filled) = (CancellationToken::new(), CancellationToken::new());
+    let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.shop.outbox_period_ms));
+    let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
-    let listener = TcpListener::bind((config.process.bind_address, config.port)).await.context("cannot listen")?;
-    let address = listener.local_addr()?;
-    let http_stop = CancellationToken::new();
-    let health = health(&shutdown, &pool, &migrated, &broker, &filled);
-    let routes = graphql::router(pool.clone(), relay.clone(), config.shop.clone());
-    let serving = boot::http::serve(listener, boot::http::router(routes, health, metrics), http_stop.clone());
-
-    let (listening, inventory_url) = (CancellationToken::new(), config.inventory_url);
+    let routes = graphql::router(database.pool.clone(), relay.clone(), config.shop.clone());
+    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled), metrics);
+    let (pool, inventory_url) = (database.pool.clone(), config.inventory_url);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, shop, listening, shutdown } = &worker;
-        let Some(ended) = shutdown.run_until_cancelled(boot::database::migrate(pool, &MIGRATIONS)).await else {
-            return Ok(());
-        };
-        ended?;
-        migrated.cancel();
+        let Some(migrated) = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await else { return Ok(()) };
+        migrated?;
         tokio::join!(
             broker.run(shutdown, &worker),
             catalogue::fill::run(pool, &inventory_url, listening, &filled, shutdown),
@@ -91,55 +71,33 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         );
         Ok(())
     };
-    let whole = async move {
-        // Requests are answered for as long as work is being finished, so that health tells of the draining.
-        let work = async { work.await.inspect_err(|_| http_stop.cancel()).inspect(|()| http_stop.cancel()) };
-        tokio::try_join!(work, serving).map(|_| ())
-    };
-    let limit = Duration::from_secs(config.process.drain_timeout_seconds);
-    let ended = tokio::spawn(async move { boot::shutdown::bounded(whole, &shutdown, limit).await });
-    Ok(Running { address, ended })
+    boot::service::start(&config.process, config.port, routes, work, shutdown).await
+}
+
+/// The database, as configured.
+///
+/// # Errors
+/// When the URL is none.
+pub fn database(config: &config::Database) -> anyhow::Result<Database> {
+    Database::open(&config.database_url, APP, &config.bounds)
 }
 
 /// The broker, as configured.
 ///
 /// # Errors
 /// When the URL is none.
-pub fn broker(config: &config::Broker) -> anyhow::Result<Broker> {
+pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
     Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)
 }
 
-/// Brings the database up to date, waiting for it to be there.
-///
-/// # Errors
-/// When the URL is none or a migration fails.
-pub async fn migrate(database: &config::Database) -> anyhow::Result<()> {
-    let pool = boot::database::pool(&database.database_url, APP, &database.bounds)?;
-    boot::database::migrate(&pool, &MIGRATIONS).await
-}
-
-fn health(
-    shutdown: &CancellationToken,
-    pool: &PgPool,
-    migrated: &CancellationToken,
-    broker: &Broker,
-    filled: &CancellationToken,
-) -> Health {
-    let (pool, migrated, broker, filled) = (pool.clone(), migrated.clone(), broker.clone(), filled.clone());
+fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker, filled: &CancellationToken) -> Health {
+    let (database, broker, filled) = (database.clone(), broker.clone(), filled.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
-            let (pool, migrated) = (pool.clone(), migrated.clone());
-            async move {
-                sqlx::query("select 1").execute(&pool).await.map_err(|error| error.to_string())?;
-                if migrated.is_cancelled() { Ok(()) } else { Err("not migrated yet".to_owned()) }
-            }
+            let database = database.clone();
+            async move { database.check().await }
         })
-        .uses("rabbitmq", move || {
-            std::future::ready(match broker.status() {
-                session::Status::Up => Ok(()),
-                session::Status::Down(reason) => Err(reason),
-            })
-        })
+        .uses("rabbitmq", move || std::future::ready(broker.check()))
         .uses("catalogue", move || {
             std::future::ready(if filled.is_cancelled() { Ok(()) } else { Err("not filled yet".to_owned()) })
         })

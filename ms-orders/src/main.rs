@@ -1,7 +1,8 @@
 //! The command line of ms-orders.
 
+use boot::config::Broker;
 use clap::{Parser, Subcommand};
-use ms_orders::config::{Broker, Config, Database};
+use ms_orders::config::{Config, Database};
 
 /// Orders: placed, priced and brought on.
 #[derive(Debug, Parser)]
@@ -30,7 +31,7 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     match boot::config::parse::<Cli>().command {
         Command::Serve(config) => ms_orders::serve(config).await,
-        Command::Migrate(database) => ms_orders::migrate(&database).await,
+        Command::Migrate(database) => ms_orders::database(&database)?.migrate(&ms_orders::MIGRATIONS).await,
         Command::DeadLetters { broker, command } => {
             let broker = ms_orders::broker(&broker)?;
             command.run(&broker, ms_orders::events::QUEUES).await

@@ -33,6 +33,20 @@ pub struct Process {
     pub drain_timeout_seconds: u64,
 }
 
+/// How to reach the broker.
+#[derive(Debug, Clone, Args)]
+pub struct Broker {
+    /// The broker, as an amqp:// URL.
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        hide_env_values = true,
+        default_value = "amqp://rabbit_user:rabbit_pass@127.0.0.1:5672/%2f",
+        hide_default_value = true
+    )]
+    pub amqp_url: SecretString,
+}
+
 /// How to write the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {

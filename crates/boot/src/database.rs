@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio_util::sync::CancellationToken;
 
 /// The bounds on what a service may ask of its database.
 #[derive(Debug, Clone, Args)]
@@ -41,47 +42,74 @@ impl Default for Bounds {
     }
 }
 
-/// A pool that connects when it is first asked, so that a service can start before its database.
-///
-/// # Errors
-/// When the URL is none; the message does not contain it, because it holds a password.
-pub fn pool(url: &SecretString, app: &str, bounds: &Bounds) -> anyhow::Result<PgPool> {
-    let seconds = |seconds: u64| format!("{seconds}s");
-    let options: PgConnectOptions = url.expose_secret().parse().ok().context("not a postgres URL")?;
-    let options = options.application_name(app).options([
-        ("statement_timeout", seconds(bounds.database_statement_timeout_seconds)),
-        ("lock_timeout", seconds(bounds.database_lock_timeout_seconds)),
-        ("idle_in_transaction_session_timeout", seconds(2 * bounds.database_statement_timeout_seconds)),
-    ]);
-    Ok(PgPoolOptions::new()
-        .max_connections(bounds.database_max_connections)
-        .acquire_timeout(Duration::from_secs(bounds.database_acquire_timeout_seconds))
-        .connect_lazy_with(options))
+/// A service's database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Connects when it is first asked, so that a service can start before its database.
+    pub pool: PgPool,
+    migrated: CancellationToken,
 }
 
-/// Brings the database up to date, waiting for it to be there.
-///
-/// # Errors
-/// When a migration itself fails, which waiting does not mend.
-pub async fn migrate(pool: &PgPool, migrator: &Migrator) -> anyhow::Result<()> {
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(2))
-        .without_max_times()
-        .build();
-    loop {
-        let error = match pool.acquire().await {
-            Ok(_) => match migrator.run(pool).await {
-                Err(error) if is_servers_fault(&error) => error.to_string(),
-                ended => return ended.context("cannot migrate"),
-            },
-            Err(error) => error.to_string(),
-        };
-        let pause = pauses.next().unwrap_or(Duration::from_secs(2));
-        tracing::warn!(error, pause_ms = pause.as_millis(), "waiting for the database");
-        tokio::time::sleep(pause).await;
+impl Database {
+    /// The database at a postgres:// URL, to which the service is known as `app`.
+    ///
+    /// # Errors
+    /// When the URL is none; the message does not contain it, because it holds a password.
+    pub fn open(url: &SecretString, app: &str, bounds: &Bounds) -> anyhow::Result<Self> {
+        let seconds = |seconds: u64| format!("{seconds}s");
+        let options: PgConnectOptions = url.expose_secret().parse().ok().context("not a postgres URL")?;
+        let options = options.application_name(app).options([
+            ("statement_timeout", seconds(bounds.database_statement_timeout_seconds)),
+            ("lock_timeout", seconds(bounds.database_lock_timeout_seconds)),
+            ("idle_in_transaction_session_timeout", seconds(2 * bounds.database_statement_timeout_seconds)),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(bounds.database_max_connections)
+            .acquire_timeout(Duration::from_secs(bounds.database_acquire_timeout_seconds))
+            .connect_lazy_with(options);
+        Ok(Self { pool, migrated: CancellationToken::new() })
+    }
+
+    /// Brings it up to date, waiting for it to be there.
+    ///
+    /// # Errors
+    /// When a migration itself fails, which waiting does not mend.
+    pub async fn migrate(&self, migrator: &Migrator) -> anyhow::Result<()> {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(MAX_PAUSE)
+            .without_max_times()
+            .build();
+        loop {
+            let error = match self.pool.acquire().await {
+                Ok(_) => match migrator.run(&self.pool).await {
+                    Err(error) if is_servers_fault(&error) => error.to_string(),
+                    ended => {
+                        ended.context("cannot migrate")?;
+                        self.migrated.cancel();
+                        return Ok(());
+                    }
+                },
+                Err(error) => error.to_string(),
+            };
+            let pause = pauses.next().unwrap_or(MAX_PAUSE);
+            tracing::warn!(error, pause_ms = pause.as_millis(), "waiting for the database");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Whether it answers, and is up to date.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self) -> Result<(), String> {
+        sqlx::query("select 1").execute(&self.pool).await.map_err(|error| error.to_string())?;
+        if self.migrated.is_cancelled() { Ok(()) } else { Err("not migrated yet".to_owned()) }
     }
 }
+
+/// The longest pause before the database is looked for again.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether a migration was stopped by the server going away or being busy, rather than by itself.
 fn is_servers_fault(error: &MigrateError) -> bool {

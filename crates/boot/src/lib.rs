@@ -1,11 +1,12 @@
 //! How a service starts, reports and stops; the same for all of them.
 //!
 //! [`config`] reads what it is told, [`telemetry`] says what it does, [`database`] and [`health`] wait for and watch
-//! what it needs, [`http`] serves, and [`shutdown`] ends it in order.
+//! what it needs, [`http`] serves, [`shutdown`] ends it in order, and [`service`] puts it together.
 
 pub mod config;
 pub mod database;
 pub mod health;
 pub mod http;
+pub mod service;
 pub mod shutdown;
 pub mod telemetry;

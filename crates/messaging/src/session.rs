@@ -28,22 +28,14 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 pub struct Broker {
     uri: AMQPUri,
     name: &'static str,
-    status: watch::Sender<Status>,
+    /// Why there is no session that works; none where there is one.
+    down: watch::Sender<Option<String>>,
 }
 
 /// What a service does with a connection to the broker.
 pub trait Work: Sync {
     /// Declares what it needs, then works until the connection breaks or it is told to stop.
     fn session(&self, connection: &Connection) -> impl Future<Output = anyhow::Result<()>> + Send;
-}
-
-/// How the connection stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    /// Connected, with all that is needed declared.
-    Up,
-    /// Not connected, and why.
-    Down(String),
 }
 
 impl Broker {
@@ -54,18 +46,21 @@ impl Broker {
     pub fn new(url: &str, name: &'static str) -> Result<Self, String> {
         let mut uri: AMQPUri = url.parse().map_err(|error| format!("not an amqp URL: {error}"))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let (status, _) = watch::channel(Status::Down("not connected yet".into()));
-        Ok(Self { uri, name, status })
+        let (down, _) = watch::channel(Some("not connected yet".into()));
+        Ok(Self { uri, name, down })
     }
 
-    /// How the connection stands now.
-    pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+    /// Whether a session works, with all it needs declared.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn check(&self) -> Result<(), String> {
+        self.down.borrow().clone().map_or(Ok(()), Err)
     }
 
     /// To be called by the work of a session once all it needs is declared.
     pub fn ready(&self) {
-        self.status.send_replace(Status::Up);
+        self.down.send_replace(None);
     }
 
     /// Opens one connection, for tools that need no session.
@@ -106,13 +101,13 @@ impl Broker {
                 pause_ms = pause.as_millis(),
                 "the broker session ended; beginning anew"
             );
-            self.status.send_replace(Status::Down(reason));
+            self.down.send_replace(Some(reason));
             tokio::select! {
                 () = tokio::time::sleep(pause) => (),
                 () = shutdown.cancelled() => (),
             }
         }
-        self.status.send_replace(Status::Down("shut down".into()));
+        self.down.send_replace(Some("shut down".into()));
     }
 
     async fn work_on(&self, connection: Connection, work: &impl Work) -> anyhow::Result<()> {

@@ -50,9 +50,9 @@ const SAMPLES: &[Sample] = &[
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let database = parse::<Cli>().database;
-    ms_inventory::migrate(&database).await?;
-    let pool = boot::database::pool(&database.database_url, ms_inventory::APP, &database.bounds)?;
-    let mut tx = pool.begin().await?;
+    let database = ms_inventory::database(&database)?;
+    database.migrate(&ms_inventory::MIGRATIONS).await?;
+    let mut tx = database.pool.begin().await?;
     let added = add_missing(&mut tx).await?;
     let there = samples(&mut tx).await?;
     tx.commit().await?;

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use boot::config::parse;
+use boot::config::{Broker, parse};
 use clap::Parser;
 use events::queues;
 use futures::StreamExt;
@@ -18,7 +18,6 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer, ExchangeKind};
 use messaging::dead_letters::REASON_HEADER;
-use ms_inventory::config::Broker;
 use serde_json::{Value, json};
 
 /// Publish orders and check what ms-inventory answers.

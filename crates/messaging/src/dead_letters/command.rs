@@ -1,7 +1,9 @@
+use std::io::Write;
+
 use clap::{Args, Subcommand};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::{DeadLetter, Shelf};
-use crate::publisher::message_id;
 use crate::session::Broker;
 use crate::topology::WorkQueue;
 
@@ -76,45 +78,56 @@ impl Command {
         | Self::Show { queues, .. }
         | Self::Replay(Chosen { queues, .. })
         | Self::Purge(Chosen { queues, .. })) = self;
+        let mut out = String::new();
         let mut count = 0;
         for queue in queues.of(served)? {
             let shelf = Shelf::open(&connection, queue.name, LIMIT).await?;
             count += match self {
-                Self::List(_) => shelf.letters().iter().map(|letter| list(queue.name, letter)).count(),
-                Self::Show { id, .. } => shelf.letters().iter().filter(|letter| letter.id == *id).map(show).count(),
+                Self::List(_) => shelf.letters().iter().map(|letter| out += &line(queue.name, letter)).count(),
+                Self::Show { id, .. } => {
+                    let shown = shelf.letters().iter().filter(|letter| letter.id == *id);
+                    shown.map(|letter| out += &page(letter)).count()
+                }
                 Self::Replay(chosen) => shelf.replay(|letter| chosen.has(letter)).await?,
                 Self::Purge(chosen) => shelf.purge(|letter| chosen.has(letter)).await?,
             };
         }
-        match self {
-            Self::List(_) => println!("{count} dead letters"),
-            Self::Show { id, .. } => anyhow::ensure!(count > 0, "there is no dead letter {id}"),
-            Self::Replay(chosen) => {
-                anyhow::ensure!(count > 0 || chosen.all, "there are no such dead letters");
-                println!("{count} replayed");
-            }
-            Self::Purge(chosen) => {
-                anyhow::ensure!(count > 0 || chosen.all, "there are no such dead letters");
-                println!("{count} purged");
-            }
-        }
+        let (is_there, done) = match self {
+            Self::List(_) => (true, format!("{count} dead letters\n")),
+            Self::Show { .. } => (count > 0, String::new()),
+            Self::Replay(chosen) => (count > 0 || chosen.all, format!("{count} replayed\n")),
+            Self::Purge(chosen) => (count > 0 || chosen.all, format!("{count} purged\n")),
+        };
+        anyhow::ensure!(is_there, "there is no such dead letter");
+        std::io::stdout().write_all((out + &done).as_bytes())?;
         Ok(())
     }
 }
 
-fn list(queue: &str, letter: &DeadLetter) {
+fn line(queue: &str, letter: &DeadLetter) -> String {
     let properties = &letter.delivery.properties;
-    let property =
-        |value: &Option<lapin::types::ShortString>| value.as_ref().map_or("-".to_owned(), ToString::to_string);
-    let (event, order) = (property(properties.kind()), property(properties.correlation_id()));
-    println!("{}  {queue}  {event}  {order}  {}", letter.id, letter.reason);
+    let or_dash = |text: &Option<ShortString>| text.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let (event, order) = (or_dash(properties.kind()), or_dash(properties.correlation_id()));
+    format!("{}  {queue}  {event}  {order}  {}\n", letter.id, letter.reason)
 }
 
-fn show(letter: &DeadLetter) {
+fn page(letter: &DeadLetter) -> String {
     let properties = &letter.delivery.properties;
-    println!("id          {}", letter.id);
-    println!("reason      {}", letter.reason);
-    println!("message_id  {}", message_id(properties));
-    println!("properties  {properties:?}");
-    println!("body        {}", String::from_utf8_lossy(&letter.delivery.data));
+    let mut page = format!("id: {}\nreason: {}\n", letter.id, letter.reason);
+    for (name, value) in [
+        ("message_id", properties.message_id()),
+        ("type", properties.kind()),
+        ("correlation_id", properties.correlation_id()),
+        ("app_id", properties.app_id()),
+        ("content_type", properties.content_type()),
+    ] {
+        page += &value.as_ref().map_or(String::new(), |value| format!("{name}: {value}\n"));
+    }
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        page += &match value {
+            AMQPValue::LongString(text) => format!("{name}: {}\n", String::from_utf8_lossy(text.as_bytes())),
+            other => format!("{name}: {other:?}\n"),
+        };
+    }
+    page + &format!("\n{}\n", String::from_utf8_lossy(&letter.delivery.data))
 }

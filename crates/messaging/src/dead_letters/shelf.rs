@@ -110,13 +110,15 @@ fn text(headers: &FieldTable, name: &str) -> Option<String> {
     }
 }
 
+/// What the broker adds to the headers of a message that comes back or is dead-lettered.
+const BROKERS_HEADERS: &[&str] =
+    &["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
+
 fn original_headers(delivery: &Delivery) -> FieldTable {
     let mut headers = FieldTable::default();
     for (name, value) in delivery.properties.headers().iter().flat_map(FieldTable::inner) {
-        if !(name.as_str() == REASON_HEADER
-            || name.as_str().starts_with("x-death")
-            || name.as_str().starts_with("x-first-death"))
-        {
+        let added = |prefix: &&str| name.as_str().starts_with(prefix);
+        if name.as_str() != REASON_HEADER && !BROKERS_HEADERS.iter().any(added) {
             headers.insert(name.clone(), value.clone());
         }
     }

@@ -1,0 +1,53 @@
+//! A running service: it listens at once, works, and ends in order.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Process;
+use crate::{http, shutdown};
+
+/// A service that has been started.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Ends when the service has.
+    pub ended: JoinHandle<anyhow::Result<()>>,
+}
+
+/// Listens, and serves `routes` for as long as there is `work`.
+///
+/// After `shutdown` the work is to finish what it has begun. Requests are answered until it has, so that health tells
+/// of the draining; all of it takes no longer than the configured time.
+///
+/// # Errors
+/// When the port is taken.
+pub async fn start(
+    process: &Process,
+    port: u16,
+    routes: Router,
+    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind((process.bind_address, port)).await.context("cannot listen")?;
+    let address = listener.local_addr()?;
+    let worked = CancellationToken::new();
+    let serving = http::serve(listener, routes, worked.clone());
+    let whole = async move {
+        let work = async {
+            let ended = work.await;
+            worked.cancel();
+            ended
+        };
+        tokio::try_join!(work, serving).map(|_| ())
+    };
+    let limit = Duration::from_secs(process.drain_timeout_seconds);
+    let ended = tokio::spawn(async move { shutdown::bounded(whole, &shutdown, limit).await });
+    Ok(Running { address, ended })
+}
