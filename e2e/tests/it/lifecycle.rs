@@ -1,18 +1,13 @@
-//! Services come and go, in order or not, and so do their servers.
+//! Services end, in order or not, and come back.
 
 use std::time::{Duration, Instant};
 
-use dev::postgres::{self, Postgres};
-use dev::rabbitmq::{self, RabbitMq};
-use dev::testing::Folder;
-use dev::{ports, psql, workspace};
-use serde_json::{Value, json};
 use sqlx::Connection as _;
 use sqlx::PgConnection;
 
 use crate::load::Load;
-use crate::service::{Api, becomes, eventually};
-use crate::shop::{CREATE_ORDER, ServerUrls, Shop, services, text};
+use crate::service::{DEADLINE, becomes};
+use crate::shop::{Shop, text};
 
 /// Orders are not asked for again in these tests: what was lost stays lost, and is seen.
 const NO_SECOND_QUESTION: (&str, &str) = ("REASK_AFTER_SECONDS", "86400");
@@ -66,7 +61,9 @@ async fn what_was_begun_is_finished_before_the_end_and_meanwhile_it_is_not_ready
     let ended = shop.inventory.terminate();
     let draining = async || shop.inventory.get("/health").await.map(|(_, body)| body.contains(r#""draining":true"#));
     becomes(Some(true), draining).await;
-    assert_eq!(statuses(&shop.inventory).await, json!({"live": 200, "ready": 503, "health": 503}));
+    for (path, status) in [("/health/live", 200), ("/health/ready", 503), ("/health", 503)] {
+        assert_eq!(shop.inventory.get(path).await.unwrap().0, status, "{path}");
+    }
     assert!(!ended.is_finished(), "it waits for the transaction");
     stock.release().await;
     assert!(ended.await.unwrap().success());
@@ -113,7 +110,7 @@ impl StockLock {
         )";
         let begun = Instant::now();
         while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut self.watcher).await.unwrap() {
-            assert!(begun.elapsed() < crate::service::DEADLINE, "nobody wants to reserve");
+            assert!(begun.elapsed() < DEADLINE, "nobody wants to reserve");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -121,107 +118,4 @@ impl StockLock {
     async fn release(&mut self) {
         sqlx::raw_sql("rollback").execute(&mut self.holder).await.unwrap();
     }
-}
-
-/// On servers of its own, because it kills them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn services_start_before_their_servers_and_tell_the_truth_about_them() {
-    let folder = Folder::create("servers").unwrap();
-    let [database_port, broker_port] = [ports::any().unwrap(), ports::any().unwrap()];
-    let database = |name: &str| format!("postgres://{name}:{name}@127.0.0.1:{database_port}/{name}");
-    let servers = ServerUrls {
-        inventory_database: &database("inventory"),
-        orders_database: &database("orders"),
-        amqp: &format!("amqp://rabbit_user:rabbit_pass@127.0.0.1:{broker_port}/%2f"),
-    };
-    let (_, mut inventory, mut orders) = services(&servers, &[], &folder);
-    inventory.spawn();
-    orders.spawn();
-    for service in [&inventory, &orders] {
-        tells(service, false, json!({"postgres": "down", "rabbitmq": "down"})).await;
-    }
-
-    let options = postgres::Options { port: Some(database_port), ..postgres::Options::TEST };
-    let mut server = Postgres::start(&folder.path().join("postgres"), options).unwrap();
-    let roles = workspace::root().unwrap().join("deploy/postgres-init.sql");
-    psql::execute_file(&server.url(), &roles).unwrap();
-    tells(&inventory, false, json!({"postgres": "up", "rabbitmq": "down"})).await;
-    tells(&orders, true, json!({"postgres": "up", "rabbitmq": "down"})).await;
-
-    let options = rabbitmq::Options { port: Some(broker_port), ..rabbitmq::Options::TEST };
-    let mut broker = RabbitMq::start(&folder.path().join("rabbitmq"), options).unwrap();
-    for service in [&inventory, &orders] {
-        tells(service, true, json!({"postgres": "up", "rabbitmq": "up"})).await;
-    }
-    let input = json!({"sku": "TEA-1", "name": "Tea", "price": "1.00", "onHand": 10});
-    let create = "mutation($input: ProductInput!) { createProduct(input: $input) { id } }";
-    let product = text(&inventory.ask(create, json!({"input": input})).await["id"]);
-    becomes(Some(200), async || orders.get("/health").await.map(|(status, _)| status.as_u16())).await;
-    let first = placed_once_known(&orders, &product).await;
-    confirmed(&orders, &first).await;
-
-    broker.kill9();
-    tells(&inventory, false, json!({"postgres": "up", "rabbitmq": "down"})).await;
-    tells(&orders, true, json!({"postgres": "up", "rabbitmq": "down"})).await;
-    let meanwhile = placed_once_known(&orders, &product).await;
-    broker.restart().unwrap();
-    for service in [&inventory, &orders] {
-        tells(service, true, json!({"postgres": "up", "rabbitmq": "up"})).await;
-    }
-    confirmed(&orders, &meanwhile).await;
-
-    server.kill9();
-    for service in [&inventory, &orders] {
-        tells(service, false, json!({"postgres": "down", "rabbitmq": "up"})).await;
-    }
-    server.restart().unwrap();
-    for service in [&inventory, &orders] {
-        tells(service, true, json!({"postgres": "up", "rabbitmq": "up"})).await;
-    }
-    let last = placed_once_known(&orders, &product).await;
-    confirmed(&orders, &last).await;
-}
-
-/// Waits until a service tells this of itself: alive in any case, ready or not, and how its two servers do, with a
-/// reason for each that is down.
-async fn tells(service: &Api, ready: bool, servers: Value) {
-    becomes((ready, servers), async || {
-        let Some((_, body)) = service.get("/health").await else { return (false, Value::Null) };
-        let health: Value = serde_json::from_str(&body).unwrap();
-        let server = |name: &str| {
-            let server = &health["dependencies"][name];
-            assert_eq!(server["status"] == "down", server["reason"].is_string(), "{health}");
-            server["status"].clone()
-        };
-        let servers = json!({"postgres": server("postgres"), "rabbitmq": server("rabbitmq")});
-        (health["ready"] == true, servers)
-    })
-    .await;
-    let expected = if ready { 200 } else { 503 };
-    let statuses = statuses(service).await;
-    assert_eq!((&statuses["live"], &statuses["ready"]), (&json!(200), &json!(expected)));
-}
-
-/// What the three endpoints of health answer.
-async fn statuses(service: &Api) -> Value {
-    let status = async |path| service.get(path).await.expect("an answer").0.as_u16();
-    let (live, ready) = (status("/health/live").await, status("/health/ready").await);
-    json!({"live": live, "ready": ready, "health": status("/health").await})
-}
-
-/// Places an order for one, as soon as the product is sold; it is answered whatever is down.
-async fn placed_once_known(orders: &Api, product: &str) -> String {
-    let input = json!({"input": {"items": [{"productId": product, "quantity": 1}]}});
-    let quote = "query($items: [ItemInput!]!) { quote(items: $items) { total } }";
-    let items = json!({"items": [{"productId": product, "quantity": 1}]});
-    let known = async || orders.send(quote, &items).await.unwrap()["data"]["quote"].is_object();
-    eventually("the product is known", known).await;
-    let order = orders.ask(CREATE_ORDER, input).await;
-    assert_eq!(order["status"], "PENDING");
-    text(&order["id"])
-}
-
-async fn confirmed(orders: &Api, id: &str) {
-    let status = async || orders.ask("query($id: ID!) { order(id: $id) { status } }", json!({"id": id})).await;
-    becomes(json!({"status": "CONFIRMED"}), status).await;
 }

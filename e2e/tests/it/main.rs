@@ -11,6 +11,7 @@ mod shop;
 mod browser;
 mod documents;
 mod edge;
+mod health;
 mod lifecycle;
 mod outages;
 mod settings;
