@@ -1,13 +1,11 @@
 //! The playground in a real browser, by Playwright.
 
-use std::process::Command;
-
 use dev::install::{Need, on_path};
 use dev::{playground, workspace};
 
 use crate::shop::{Shop, printed};
 
-const INSTALL: &str = "`cargo dev test` installs it, or type: sudo apt-get install -y chromium nodejs npm";
+pub(crate) const INSTALL: &str = "`cargo dev test` installs it, or type: sudo apt-get install -y chromium nodejs npm";
 
 #[tokio::test]
 async fn the_playground_of_both_services_works_in_a_browser_without_internet() {
@@ -16,14 +14,10 @@ async fn the_playground_of_both_services_works_in_a_browser_without_internet() {
     let chromium = browsers.iter().find_map(|name| on_path(name));
     let chromium = chromium.unwrap_or_else(|| panic!("there is no chromium; {INSTALL}"));
 
-    let mut shop = Shop::closed(&[]);
-    let seeded = shop.run("seed-data", &[]);
-    assert!(seeded.status.success(), "{}", printed(&seeded));
-    shop.inventory.start().await;
-    shop.orders.start().await;
+    let shop = Shop::seeded().await;
     let folder = workspace::root().unwrap().join("e2e/browser");
     playground::install_packages(shop.folder(), &folder, |_| ()).unwrap();
-    let mut tests: Command = playground::npm(&folder, &["test", "--silent"]);
+    let mut tests = playground::npm(&folder, &["test", "--silent"]);
     tests.env("INVENTORY_URL", &shop.inventory.url).env("ORDERS_URL", &shop.orders.url).env("CHROMIUM", chromium);
     let tested = tests.output().unwrap();
     assert!(tested.status.success(), "{}", printed(&tested));

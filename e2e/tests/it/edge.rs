@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use dev::install::Need;
 use dev::{playground, workspace};
 use serde_json::{Value, json};
 
-use crate::service::{Api, becomes};
+use crate::browser::INSTALL;
+use crate::service::becomes;
 use crate::shop::{CREATE_ORDER, Shop, printed};
 
 #[tokio::test]
 async fn the_official_audits_pass_against_both_services() {
+    assert!(Need::Npm.is_met(), "there is no npm; {INSTALL}");
     let folder = workspace::root().unwrap().join("crates/graphql/tests/audits");
     let shop = Shop::open().await;
     playground::install_packages(shop.folder(), &folder, |_| ()).unwrap();
@@ -25,12 +28,7 @@ async fn the_official_audits_pass_against_both_services() {
 /// The tabs in the order of their names, each with its variables, as the playground opens with them.
 #[tokio::test]
 async fn every_tab_of_the_playground_is_answered_by_the_seeded_services() {
-    let shop = Shop::closed(&[]);
-    let seeded = shop.run("seed-data", &[]);
-    assert!(seeded.status.success(), "{}", printed(&seeded));
-    let mut shop = shop;
-    shop.inventory.start().await;
-    shop.orders.start().await;
+    let shop = Shop::seeded().await;
     for (name, service) in [("inventory", &shop.inventory), ("orders", &shop.orders)] {
         let tabs = tabs(name);
         assert!(tabs.len() >= 4, "{tabs:?}");
@@ -83,12 +81,8 @@ async fn a_body_beyond_the_limit_is_refused_and_the_next_request_is_answered() {
     for service in [&shop.inventory, &shop.orders] {
         let huge = format!(r#"{{"query": "{{ __typename }}", "extensions": {{"x": "{}"}}}}"#, "x".repeat(10_000_000));
         assert_eq!(service.post(huge).await.unwrap().status(), 413);
-        assert_eq!(typename(service).await, "Query");
+        assert_eq!(service.ask("{ __typename }", Value::Null).await, "Query");
     }
-}
-
-async fn typename(service: &Api) -> Value {
-    service.ask("{ __typename }", Value::Null).await
 }
 
 fn tabs(service: &str) -> Vec<PathBuf> {

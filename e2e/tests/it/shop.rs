@@ -26,6 +26,16 @@ impl Shop {
         Self::open_with(&[]).await
     }
 
+    /// Both run, on the sample catalogue.
+    pub(crate) async fn seeded() -> Self {
+        let mut shop = Self::closed(&[]);
+        let seeded = shop.run("seed-data", &[]);
+        assert!(seeded.status.success(), "{}", printed(&seeded));
+        shop.inventory.start().await;
+        shop.orders.start().await;
+        shop
+    }
+
     /// Both run with these variables in their environment, and have all they use.
     pub(crate) async fn open_with(settings: &[(&str, &str)]) -> Self {
         let mut shop = Self::closed(settings);

@@ -20,6 +20,9 @@ async fn an_order_is_confirmed_and_both_services_tell_the_same() {
     assert_eq!(hold["status"], "HELD");
     assert_eq!(hold["expiresAt"], order["expiresAt"]);
     assert_eq!(hold["items"], json!([{"productId": product, "quantity": 3}]));
+    let holds = "query($id: ID!) { holds(productId: $id, status: HELD) { nodes { orderId } } }";
+    let held = shop.inventory.ask(holds, json!({"id": product})).await;
+    assert_eq!(held["nodes"], json!([{"orderId": id}]));
     assert_eq!(order["items"], json!([{"productId": product, "quantity": 3, "unitPrice": "9.90"}]));
     assert_eq!(shop.levels(&product).await, json!({"onHand": 10, "reserved": 3, "available": 7}));
     assert_eq!(order["reason"], Value::Null);

@@ -1,5 +1,8 @@
 //! The programs beside the services, as a person uses them.
 
+use std::cell::Cell;
+use std::process::Output;
+
 use events::queues;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -22,7 +25,7 @@ async fn seed_data_again_changes_nothing() {
 
     let second = shop.run("seed-data", &[]);
     assert!(second.status.success(), "{}", printed(&second));
-    let list = |output: &std::process::Output| {
+    let list = |output: &Output| {
         let printed = printed(output);
         printed.lines().filter(|line| !line.ends_with("added")).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -52,52 +55,71 @@ async fn the_doctor_names_the_product_that_does_not_add_up() {
 async fn dead_letters_are_listed_shown_replayed_and_purged() {
     let shop = Shop::open().await;
     let product: i64 = shop.product("1.00", 10).await.parse().unwrap();
-    let dead_letters = |arguments: &[&str]| shop.run("ms-inventory", &[&["dead-letters"], arguments].concat());
-    let list = || printed(&dead_letters(&["list"]));
-    assert_eq!(list(), "0 dead letters\n");
+    let letters = DeadLetters(&shop);
+    letters.become_so_many(0).await;
 
     publish(&shop, "orders", "order.created", "no JSON at all").await;
     publish(&shop, "orders", "order.cancelled", r#"{"event":"OrderCancelled"}"#).await;
     // As if the broker had given up on a good order.
     let good = json!({"event": "OrderCreated", "order_id": "ORD-1", "items": [{"product_id": product, "quantity": 3}]});
     publish(&shop, queues::DEAD_LETTERS, queues::ORDER_CREATED, &good.to_string()).await;
-    eventually("there are three", async || list().ends_with("3 dead letters\n")).await;
+    letters.become_so_many(3).await;
+    let list = letters.once_done(&["list"]).await;
     let id = |part: &str| {
-        let list = list();
         let line = list.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("no {part} in {list}"));
         line.split_whitespace().next().unwrap().to_owned()
     };
-    let (garbage, incomplete) = (id("expected"), id("missing field `order_id`"));
-    let unknown = id("unknown");
-    let shown = dead_letters(&["show", &unknown]);
-    assert!(shown.status.success() && printed(&shown).contains(&good.to_string()), "{}", printed(&shown));
+    let (garbage, incomplete, given_up) = (id("expected ident"), id("missing field `order_id`"), id("unknown"));
+    let shown = letters.once_done(&["show", &given_up]).await;
+    assert!(shown.contains(&good.to_string()), "{shown}");
 
-    let replayed = dead_letters(&["replay", &unknown]);
-    assert_eq!(printed(&replayed), "1 replayed\n");
+    assert_eq!(letters.once_done(&["replay", &given_up]).await, "1 replayed\n");
     becomes(json!("HELD"), async || shop.hold("ORD-1").await["status"].clone()).await;
     assert_eq!(shop.levels(&product.to_string()).await["reserved"], 3);
-    assert!(list().ends_with("2 dead letters\n"), "{}", list());
-
+    letters.become_so_many(2).await;
     // What is still wrong comes back.
-    assert_eq!(printed(&dead_letters(&["replay", &garbage])), "1 replayed\n");
-    eventually("it is dead again", async || list().contains(&garbage)).await;
-    assert_eq!(printed(&dead_letters(&["purge", &garbage])), "1 purged\n");
-    assert!(list().contains(&incomplete) && list().ends_with("1 dead letters\n"), "{}", list());
-    let other = dead_letters(&["list", "--queue", queues::ORDER_CREATED]);
-    assert_eq!(printed(&other), "0 dead letters\n");
-    assert_eq!(printed(&dead_letters(&["purge", "--all"])), "1 purged\n");
-    assert_eq!(list(), "0 dead letters\n");
+    assert_eq!(letters.once_done(&["replay", &garbage]).await, "1 replayed\n");
+    letters.become_so_many(2).await;
 
-    for (arguments, complaint) in [
-        (["show", garbage.as_str()], "there is no dead letter"),
-        (["purge", garbage.as_str()], "there are no such dead letters"),
-        (["list", "--queue=nonsense"], "there are order.created.inventory, order.settled.inventory"),
-    ] {
-        let refused = dead_letters(&arguments);
+    assert_eq!(letters.once_done(&["purge", &garbage]).await, "1 purged\n");
+    letters.become_so_many(1).await;
+    let of_one_queue = ["list", "--queue", queues::ORDER_SETTLED];
+    assert!(letters.once_done(&of_one_queue).await.starts_with(&incomplete));
+    assert_eq!(letters.once_done(&["purge", "--all"]).await, "1 purged\n");
+    letters.become_so_many(0).await;
+    for arguments in [["show", garbage.as_str()], ["purge", garbage.as_str()], ["list", "--queue=nonsense"]] {
+        let refused = letters.command(&arguments);
         assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
-        assert!(printed(&refused).contains(complaint), "{}", printed(&refused));
+        assert!(printed(&refused).contains("no such"), "{}", printed(&refused));
     }
     assert_eq!(printed(&shop.run("ms-orders", &["dead-letters", "list"])), "0 dead letters\n");
+}
+
+/// `ms-inventory dead-letters`. Each command takes the letters off their queues while it looks at them, and the broker
+/// puts them back a moment after it has ended.
+struct DeadLetters<'s>(&'s Shop);
+
+impl DeadLetters<'_> {
+    fn command(&self, arguments: &[&str]) -> Output {
+        self.0.run("ms-inventory", &[&["dead-letters"], arguments].concat())
+    }
+
+    /// What it prints as soon as it succeeds.
+    async fn once_done(&self, arguments: &[&str]) -> String {
+        let done = Cell::new(None);
+        eventually(&format!("{arguments:?} succeeds"), async || {
+            let output = self.command(arguments);
+            done.set(output.status.success().then(|| printed(&output)));
+            output.status.success()
+        })
+        .await;
+        done.take().unwrap()
+    }
+
+    async fn become_so_many(&self, count: usize) {
+        let last_line = async || printed(&self.command(&["list"])).lines().last().unwrap_or_default().to_owned();
+        becomes(format!("{count} dead letters"), last_line).await;
+    }
 }
 
 /// Publishes a message somebody listens to.
