@@ -21,18 +21,19 @@ pub(crate) struct Load {
 impl Load {
     const CUSTOMERS: usize = 6;
 
-    /// Has them order 1 or 2 of each product.
+    /// Has half of them order 1 or 2 of each product, and the other half of the first product only.
     pub(crate) fn begin(orders: &Api, products: &[&str]) -> Self {
         let (answered, done) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let customers = (0..Self::CUSTOMERS).map(|customer| {
             let (orders, answered, done) = (orders.clone(), Arc::clone(&answered), done.clone());
-            let products: Vec<String> = products.iter().map(|&id| id.to_owned()).collect();
+            let wanted = if customer % 2 == 0 { products } else { &products[..1] };
+            let wanted: Vec<String> = wanted.iter().map(|&id| id.to_owned()).collect();
             tokio::spawn(async move {
                 let mut ids = Vec::new();
                 while !done.is_cancelled() {
                     let n = ids.len();
                     let item = |id: &String| json!({"productId": id, "quantity": 1 + n % 2});
-                    let items: Vec<Value> = products.iter().map(item).collect();
+                    let items: Vec<Value> = wanted.iter().map(item).collect();
                     let input = json!({"items": items, "idempotencyKey": format!("{customer}-{n}")});
                     ids.push(place(&orders, &json!({"input": input})).await);
                     answered.fetch_add(1, Ordering::Relaxed);
