@@ -43,15 +43,21 @@ pub struct Worker {
 impl Work for Worker {
     async fn session(&self, connection: &Connection) -> anyhow::Result<()> {
         topology::declare(connection, &[inventory::EXCHANGE], QUEUES).await?;
-        self.broker.ready();
+        self.broker.ready(connection);
         let Self { pool, relay, engine, shutdown, .. } = self;
         let created = Created { pool: pool.clone(), relay: relay.clone(), hold_ttl: engine.hold_ttl() };
         let settled = Settled { pool: pool.clone() };
-        tokio::try_join!(
-            consume(connection, APP, queues::ORDER_CREATED, engine.limits(), &created, shutdown),
-            consume(connection, APP, queues::ORDER_SETTLED, engine.limits(), &settled, shutdown),
-            relay.run(connection, APP, shutdown),
-        )?;
+        let consumed = CancellationToken::new();
+        let consuming = async {
+            tokio::try_join!(
+                consume(connection, APP, queues::ORDER_CREATED, engine.limits(), &created, shutdown),
+                consume(connection, APP, queues::ORDER_SETTLED, engine.limits(), &settled, shutdown),
+            )?;
+            // The relay looks for the last time once nothing more is written to its outbox.
+            consumed.cancel();
+            Ok(())
+        };
+        tokio::try_join!(consuming, relay.run(connection, APP, &consumed))?;
         Ok(())
     }
 }

@@ -29,8 +29,13 @@ enum Command {
     },
 }
 
+fn main() -> anyhow::Result<()> {
+    boot::stack::make_room()?;
+    run()
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     match boot::config::parse::<Cli>().command {
         Command::Serve(config) => ms_inventory::serve(config).await,
         Command::Migrate(database) => ms_inventory::database(&database)?.migrate(&ms_inventory::MIGRATIONS).await,

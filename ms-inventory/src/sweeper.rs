@@ -14,11 +14,16 @@ use crate::{hold, ledger};
 /// Sweeps once in each period until `shutdown`.
 pub async fn run(pool: &PgPool, relay: &Relay, engine: &Engine, shutdown: &CancellationToken) {
     let period = Duration::from_millis(engine.sweep_period_ms);
-    while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-        if let Err(error) = sweep(pool, relay, engine).await {
-            tracing::warn!(%error, "the sweep has to wait");
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(period).await;
+            if let Err(error) = sweep(pool, relay, engine).await {
+                tracing::warn!(%error, "the sweep has to wait");
+            }
         }
-    }
+    };
+    // What a sweep has begun is rolled back, and the next one does it.
+    shutdown.run_until_cancelled(sweeping).await;
 }
 
 /// One sweep.

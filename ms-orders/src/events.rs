@@ -57,15 +57,21 @@ impl Work for Worker {
     async fn session(&self, connection: &Connection) -> anyhow::Result<()> {
         topology::declare(connection, &[orders::EXCHANGE], QUEUES).await?;
         self.listening.cancel();
-        self.broker.ready();
+        self.broker.ready(connection);
         let Self { pool, relay, shop, shutdown, .. } = self;
         let outcomes = Outcomes { pool: pool.clone() };
         let products = Products { pool: pool.clone() };
-        tokio::try_join!(
-            consume(connection, APP, queues::STOCK_OUTCOMES, shop.limits(), &outcomes, shutdown),
-            consume(connection, APP, queues::PRODUCT_CHANGES, shop.limits(), &products, shutdown),
-            relay.run(connection, APP, shutdown),
-        )?;
+        let consumed = CancellationToken::new();
+        let consuming = async {
+            tokio::try_join!(
+                consume(connection, APP, queues::STOCK_OUTCOMES, shop.limits(), &outcomes, shutdown),
+                consume(connection, APP, queues::PRODUCT_CHANGES, shop.limits(), &products, shutdown),
+            )?;
+            // The relay looks for the last time once nothing more is written to its outbox.
+            consumed.cancel();
+            Ok(())
+        };
+        tokio::try_join!(consuming, relay.run(connection, APP, &consumed))?;
         Ok(())
     }
 }

@@ -81,8 +81,8 @@ impl Database {
             .without_max_times()
             .build();
         loop {
-            let error = match self.pool.acquire().await {
-                Ok(_) => match migrator.run(&self.pool).await {
+            let error = match self.pool.acquire().await.map(drop) {
+                Ok(()) => match migrator.run(&self.pool).await {
                     Err(error) if is_servers_fault(&error) => error.to_string(),
                     ended => {
                         ended.context("cannot migrate")?;

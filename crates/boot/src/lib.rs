@@ -1,7 +1,8 @@
 //! How a service starts, reports and stops; the same for all of them.
 //!
 //! [`config`] reads what it is told, [`telemetry`] says what it does, [`database`] and [`health`] wait for and watch
-//! what it needs, [`http`] serves, [`shutdown`] ends it in order, and [`service`] puts it together.
+//! what it needs, [`http`] serves, [`shutdown`] ends it in order, [`service`] puts it
+//! together, and [`stack`] keeps a hostile message from ending it.
 
 pub mod config;
 pub mod database;
@@ -9,4 +10,5 @@ pub mod health;
 pub mod http;
 pub mod service;
 pub mod shutdown;
+pub mod stack;
 pub mod telemetry;

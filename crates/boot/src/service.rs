@@ -42,6 +42,7 @@ pub async fn start(
     let whole = async move {
         let work = async {
             let ended = work.await;
+            tracing::info!("all work is finished");
             worked.cancel();
             ended
         };

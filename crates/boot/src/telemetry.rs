@@ -1,5 +1,7 @@
 //! Logs to standard output, and metrics for `/metrics`.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -19,7 +21,7 @@ pub fn log(format: LogFormat) -> anyhow::Result<()> {
         Ok(filter) => EnvFilter::try_new(filter).context("cannot read RUST_LOG")?,
         Err(_) => EnvFilter::new(DEFAULT_FILTER),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
     match format {
         LogFormat::Text => log.with_target(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),

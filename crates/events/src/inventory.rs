@@ -109,7 +109,7 @@ pub struct ProductDeleted {
 }
 
 macro_rules! event {
-    ($event:ident, $routing_key:literal, $key:ident, $mandatory:literal) => {
+    ($event:ident, $routing_key:literal, $key:ident, $prefix:literal, $mandatory:literal) => {
         impl Event for $event {
             const NAME: &'static str = stringify!($event);
             const EXCHANGE: &'static str = EXCHANGE;
@@ -117,17 +117,17 @@ macro_rules! event {
             const MANDATORY: bool = $mandatory;
 
             fn key(&self) -> String {
-                self.$key.to_string()
+                format!(concat!($prefix, "{}"), self.$key)
             }
         }
     };
 }
 
-event!(StockReserved, "stock.reserved", order_id, true);
-event!(StockRejected, "stock.rejected", order_id, true);
-event!(StockReleased, "stock.released", order_id, true);
-event!(ProductChanged, "product.changed", product_id, false);
-event!(ProductDeleted, "product.deleted", product_id, false);
+event!(StockReserved, "stock.reserved", order_id, "", true);
+event!(StockRejected, "stock.rejected", order_id, "", true);
+event!(StockReleased, "stock.released", order_id, "", true);
+event!(ProductChanged, "product.changed", product_id, "product/", false);
+event!(ProductDeleted, "product.deleted", product_id, "product/", false);
 
 /// What inventory says of an order, as read from a message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,7 +29,7 @@ pub trait Event: serde::Serialize {
     /// Whether somebody must be listening: such an event is never dropped because no queue is bound for it yet.
     const MANDATORY: bool;
 
-    /// What ties the event to others: the order, or the product where no order is concerned. Events with the same key
-    /// keep their order. It becomes the AMQP property `correlation_id`.
+    /// What ties the event to others: the order, or `product/` and the product where no order is concerned. Events with
+    /// the same key keep their order. It becomes the AMQP property `correlation_id`.
     fn key(&self) -> String;
 }

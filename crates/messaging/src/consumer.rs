@@ -12,11 +12,12 @@ mod settle;
 
 use std::future::Future;
 
+use anyhow::Context;
 use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +58,9 @@ const BATCHES_IN_FLIGHT: usize = 2;
 
 /// Works through a queue until `shutdown`, then finishes the batches it has begun.
 ///
+/// The first message is taken alone. Whatever ends a session before a message is settled ends it with that message in
+/// hand and no other, so that only the culprit's deliveries are counted towards the queue's delivery limit.
+///
 /// # Errors
 /// When the connection breaks or the broker ends the consumer. What was not acknowledged comes back.
 pub async fn consume<H: Handler>(
@@ -67,38 +71,65 @@ pub async fn consume<H: Handler>(
     handler: &H,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let subscribing = session::answered(subscribe(connection, app_id, queue, limits));
-    let Some(subscribed) = shutdown.run_until_cancelled(subscribing).await else { return Ok(()) };
-    let (channel, consumer) = subscribed?;
-    let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
-    for _ in 0..BATCHES_IN_FLIGHT {
-        free.send(Publisher::open(connection, app_id).await?).await?;
-    }
-    let (answered, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
+    let consumer = Consumer { connection, app_id, queue, handler, shutdown };
+    consumer.work(Limits { prefetch: 1, batch: 1 }, Until::Settled).await?;
+    consumer.work(limits, Until::Shutdown).await
+}
 
-    let deciding = async {
-        let tag = consumer.tag();
-        let mut batches = consumer.ready_chunks(limits.batch);
-        while let Some(Some(batch)) = shutdown.run_until_cancelled(batches.next()).await {
-            let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
-            let wanted = || channel.status().connected() && !shutdown.is_cancelled();
-            let verdicts = decide(handler, queue, &batch, wanted).await?;
-            let Some(publisher) = publishers.recv().await else { break };
-            answered.send(answer(publisher, queue, batch, verdicts).await?).await?;
+struct Consumer<'a, H> {
+    connection: &'a Connection,
+    app_id: &'a str,
+    queue: &'static str,
+    handler: &'a H,
+    shutdown: &'a CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// One batch is settled.
+    Settled,
+    /// The service is told to stop.
+    Shutdown,
+}
+
+impl<H: Handler> Consumer<'_, H> {
+    async fn work(&self, limits: Limits, until: Until) -> anyhow::Result<()> {
+        let Self { connection, app_id, queue, handler, shutdown } = *self;
+        let subscribing = session::answered(subscribe(connection, app_id, queue, limits));
+        let Some(subscribed) = shutdown.run_until_cancelled(subscribing).await else { return Ok(()) };
+        let (channel, deliveries) = subscribed?;
+        let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
+        for _ in 0..BATCHES_IN_FLIGHT {
+            free.send(Publisher::open(connection, app_id).await?).await?;
         }
-        drop(answered);
-        anyhow::ensure!(shutdown.is_cancelled(), "the broker ended the consumer of {queue}");
-        Ok(channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
-    };
-    let settling = async {
-        while let Some(batch) = unsettled.recv().await {
-            let publisher = settle(&channel, queue, batch).await?;
-            free.send(publisher).await?;
-        }
-        Ok(())
-    };
-    tokio::try_join!(deciding, settling)?;
-    Ok(())
+        let (answered, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
+
+        let deciding = async {
+            let tag = deliveries.tag();
+            let mut batches = deliveries.ready_chunks(limits.batch);
+            let mut is_done = false;
+            while !is_done {
+                let Some(batch) = shutdown.run_until_cancelled(batches.next()).await else { break };
+                let batch = batch.with_context(|| format!("the broker ended the consumer of {queue}"))?;
+                let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
+                let wanted = || channel.status().connected() && !shutdown.is_cancelled();
+                let verdicts = decide(handler, queue, &batch, wanted).await?;
+                let Some(publisher) = publishers.recv().await else { break };
+                answered.send(answer(publisher, queue, batch, verdicts).await?).await?;
+                is_done = until == Until::Settled;
+            }
+            drop(answered);
+            Ok(channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
+        };
+        let settling = async {
+            while let Some(batch) = unsettled.recv().await {
+                let publisher = settle(&channel, queue, batch).await?;
+                free.send(publisher).await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(deciding, settling).map(|_| ())
+    }
 }
 
 async fn subscribe(
@@ -106,7 +137,7 @@ async fn subscribe(
     app_id: &str,
     queue: &str,
     limits: Limits,
-) -> lapin::Result<(Channel, Consumer)> {
+) -> lapin::Result<(Channel, lapin::Consumer)> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(limits.prefetch, BasicQosOptions::default()).await?;
     let tag = format!("{app_id}.{queue}");

@@ -7,10 +7,10 @@ use futures::future::try_join_all;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::BasicPublishOptions;
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, FieldTable};
 
 use crate::publisher::message_id;
-use crate::{Confirms, PublishError, Publisher};
+use crate::{Confirms, PublishError, Publisher, Trace};
 
 pub use command::Command;
 pub use shelf::{DeadLetter, Shelf};
@@ -21,7 +21,7 @@ pub const REASON_HEADER: &str = "x-dead-letter-reason";
 /// Headers travel in one frame; a reason is cut to this many characters.
 const MAX_REASON_CHARS: usize = 1_000;
 
-/// Publishes messages as they came, each with its reason, to the dead-letter queue of `queue`.
+/// Publishes messages with the bodies and properties they came with, and each with its reason, to the dead-letter queue of `queue`.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -47,9 +47,22 @@ pub(crate) async fn bury(
 
 fn with_reason(properties: &BasicProperties, reason: &str) -> BasicProperties {
     let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
-    let mut headers = properties.headers().clone().unwrap_or_default();
+    let mut headers = own_headers(properties);
     headers.insert(REASON_HEADER.into(), AMQPValue::LongString(reason.into()));
     lasting(properties).with_headers(headers)
+}
+
+/// Of the headers, the one that means something to us. The others are a stranger's: they may fill a frame, so that there
+/// is no room for the reason, or send a replayed message to other queues (`CC`, `BCC`).
+fn own_headers(properties: &BasicProperties) -> FieldTable {
+    let mut own = FieldTable::default();
+    let trace = properties.headers().as_ref().and_then(|headers| headers.inner().get(Trace::HEADER));
+    if let Some(AMQPValue::LongString(trace)) = trace
+        && std::str::from_utf8(trace.as_bytes()).is_ok_and(|trace| Trace::parse(trace).is_some())
+    {
+        own.insert(Trace::HEADER.into(), AMQPValue::LongString(trace.clone()));
+    }
+    own
 }
 
 /// A dead letter must survive the broker whatever its sender asked for. An expiration would end it, and a user id that
@@ -65,7 +78,7 @@ fn lasting(properties: &BasicProperties) -> BasicProperties {
         )*};
     }
     keep!(
-        content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
+        content_type => with_content_type, content_encoding => with_content_encoding,
         correlation_id => with_correlation_id, reply_to => with_reply_to, message_id => with_message_id,
         timestamp => with_timestamp, kind => with_type, app_id => with_app_id
     );

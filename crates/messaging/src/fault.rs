@@ -30,51 +30,44 @@ impl From<serde_json::Error> for Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        let server = match &error {
-            sqlx::Error::Database(database) => database.code().is_some_and(|code| is_servers_fault(&code)),
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
+        let sticks = match &error {
+            sqlx::Error::Database(database) => database.code().is_none_or(|code| is_messages_fault(&code)),
+            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => true,
             _ => false,
         };
-        if server { Self::Server(error.into()) } else { Self::Sticky(error.into()) }
+        if sticks { Self::Sticky(error.into()) } else { Self::Server(error.into()) }
     }
 }
 
-/// By the SQLSTATE classes of PostgreSQL's appendix A. A statement that runs into `statement_timeout` (57014) sticks:
-/// a smaller batch may pass. One that runs into `lock_timeout` (55P03) is waited for. 42P01 and 3D000 are a database
-/// whose migrations have yet to run.
-fn is_servers_fault(sqlstate: &str) -> bool {
-    const CONNECTION: &str = "08";
-    const NOT_LOGGED_IN: &str = "28";
-    const ROLLED_BACK: &str = "40";
-    const OUT_OF_RESOURCES: &str = "53";
-    const NOT_READY: &str = "55";
-    const OPERATOR: &str = "57";
-    const SYSTEM: &str = "58";
-    match sqlstate {
-        "57014" => false,
-        "42P01" | "3D000" | "25006" => true,
-        _ => [CONNECTION, NOT_LOGGED_IN, ROLLED_BACK, OUT_OF_RESOURCES, NOT_READY, OPERATOR, SYSTEM]
-            .iter()
-            .any(|class| sqlstate.starts_with(class)),
-    }
+/// Whether what is in a message can be the cause, by the SQLSTATE classes of PostgreSQL's appendix A. Everything else is
+/// the server's: our statements are static, so even a column that does not exist (42703) is a migration that has yet to
+/// come, and waiting mends it. A statement that ran into `statement_timeout` (57014) may pass in a smaller batch.
+fn is_messages_fault(sqlstate: &str) -> bool {
+    const CARDINALITY: &str = "21";
+    const DATA: &str = "22";
+    const CONSTRAINT: &str = "23";
+    const TOO_LARGE: &str = "54";
+    const RAISED: &str = "P0";
+    const INTERNAL: &str = "XX";
+    const CANCELLED: &str = "57014";
+    [CARDINALITY, DATA, CONSTRAINT, TOO_LARGE, RAISED, INTERNAL, CANCELLED]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_servers_fault;
+    use super::is_messages_fault;
 
     #[test]
-    fn only_what_may_pass_later_is_tried_again() {
-        for sqlstate in ["08006", "28P01", "40001", "40P01", "53300", "55P03", "57P01", "58030", "42P01", "25006"] {
-            assert!(is_servers_fault(sqlstate), "{sqlstate}");
+    fn only_what_a_message_can_cause_is_its_fault() {
+        for sqlstate in
+            ["08006", "25P03", "28P01", "40P01", "42501", "42703", "42P01", "53300", "55P03", "57P01", "58030"]
+        {
+            assert!(!is_messages_fault(sqlstate), "{sqlstate}");
         }
-        for sqlstate in ["57014", "23505", "23514", "22P05", "42601", "XX000"] {
-            assert!(!is_servers_fault(sqlstate), "{sqlstate}");
+        for sqlstate in ["22P05", "23505", "23514", "57014", "XX000"] {
+            assert!(is_messages_fault(sqlstate), "{sqlstate}");
         }
     }
 }

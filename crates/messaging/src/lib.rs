@@ -24,4 +24,4 @@ pub use crate::trace::trace_of;
 pub use ::trace::Trace;
 pub use fault::Fault;
 pub use outgoing::Outgoing;
-pub use publisher::{Confirms, PublishError, Publisher};
+pub use publisher::{Confirms, PublishError, Publisher, Unplaced};

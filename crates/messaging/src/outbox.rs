@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Outgoing, Publisher};
+use crate::{Outgoing, Publisher, Unplaced};
 
 /// The most events in one step.
 const STEP: i64 = 500;
@@ -24,7 +24,7 @@ const STEP: i64 = 500;
 /// The advisory lock of the relay, the same in every database: "outbox" in ASCII.
 const LOCK: i64 = 0x6f75_7462_6f78;
 
-/// How long an event nobody listens to waits for its next try, doubling from the first to the second.
+/// How long an event that the broker does not place waits for its next try, doubling from the first to the second.
 const FIRST_RETRY_SECONDS: i32 = 1;
 const LAST_RETRY_SECONDS: i32 = 60;
 
@@ -85,6 +85,11 @@ impl Relay {
         let publisher = Publisher::open(connection, app_id).await?;
         loop {
             let last_look = shutdown.is_cancelled();
+            // A broker short of memory or disk takes nothing, and a step would hold its lock for as long.
+            if connection.status().blocked() && !last_look {
+                shutdown.run_until_cancelled(tokio::time::sleep(self.period)).await;
+                continue;
+            }
             match self.step(&publisher).await {
                 Ok(relayed) if relayed == STEP as usize => continue,
                 Ok(_) => (),
@@ -128,34 +133,36 @@ impl Relay {
             return Ok(0);
         }
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = rows.into_iter().map(|row| (row.id, row.into())).unzip();
-        let returned = publisher.publish(&messages).await?.wait().await?;
-        let mut unheard = Vec::new();
-        for (id, message) in ids.iter().zip(&messages) {
-            if returned.contains(&message.message_id.to_string()) {
-                tracing::warn!(event = %message.event, key = message.key, "nobody listens; keeping the event");
-                unheard.push(*id);
-            }
+        let Unplaced { refused, returned } = publisher.publish(&messages).await?.wait().await?;
+        let is_unplaced =
+            |at: usize, message: &Outgoing| refused.contains(&at) || returned.contains(&message.message_id.to_string());
+        let placed = ids.iter().zip(&messages).enumerate();
+        let kept: Vec<i64> =
+            placed.filter(|(at, (_, message))| is_unplaced(*at, message)).map(|(_, (id, _))| *id).collect();
+        if !kept.is_empty() {
+            let (unheard, refused) = (returned.len(), refused.len());
+            tracing::warn!(unheard, refused, "events stay in the outbox: nobody listens, or a queue is full");
         }
         sqlx::query("delete from outbox where id = any($1) and id <> all($2)")
             .bind(&ids)
-            .bind(&unheard)
+            .bind(&kept)
             .execute(&mut *tx)
             .await?;
-        if !unheard.is_empty() {
+        if !kept.is_empty() {
             sqlx::query(
                 "update outbox
                  set attempts = attempts + 1,
                      not_before = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 16), $3))
                  where id = any($1)",
             )
-            .bind(&unheard)
+            .bind(&kept)
             .bind(FIRST_RETRY_SECONDS)
             .bind(LAST_RETRY_SECONDS)
             .execute(&mut *tx)
             .await?;
         }
         tx.commit().await?;
-        metrics::counter!("outbox_relayed_total").increment((ids.len() - unheard.len()) as u64);
+        metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
         Ok(ids.len())
     }
 }

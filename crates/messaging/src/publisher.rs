@@ -30,9 +30,6 @@ pub enum PublishError {
     /// The connection or the channel broke.
     #[error("cannot publish")]
     Broker(#[from] lapin::Error),
-    /// The broker refused a message.
-    #[error("the broker refused a message")]
-    Refused,
     /// No confirm within 30 seconds.
     #[error("the broker did not confirm within {} s", CONFIRM_TIMEOUT.as_secs())]
     Unconfirmed,
@@ -105,20 +102,35 @@ impl Confirms {
         Self(confirms)
     }
 
-    /// Waits until the broker has all messages safe, and tells which of the mandatory ones reached no queue, by the
-    /// `message_id` they were published with; empty where that was none.
+    /// Waits until the broker has answered for all messages, and tells which of them it has not placed.
     ///
     /// # Errors
-    /// When one is refused, the connection breaks, or 30 seconds pass.
-    pub async fn wait(self) -> Result<Vec<String>, PublishError> {
+    /// When the connection breaks or 30 seconds pass.
+    pub async fn wait(self) -> Result<Unplaced, PublishError> {
         let confirmations = tokio::time::timeout(CONFIRM_TIMEOUT, try_join_all(self.0))
             .await
             .map_err(|_elapsed| PublishError::Unconfirmed)??;
-        if !confirmations.iter().all(Confirmation::is_ack) {
-            return Err(PublishError::Refused);
-        }
+        let refused = confirmations.iter().enumerate().filter(|(_, confirmation)| !confirmation.is_ack());
+        let refused = refused.map(|(at, _)| at).collect();
         let returned = confirmations.into_iter().filter_map(Confirmation::take_message);
-        Ok(returned.map(|message| message_id(&message.delivery.properties).to_owned()).collect())
+        let returned = returned.map(|message| message_id(&message.delivery.properties).to_owned()).collect();
+        Ok(Unplaced { refused, returned })
+    }
+}
+
+/// What the broker did not take.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unplaced {
+    /// Refused by a queue that is full or has lost its leader, by the place in the batch. Others may have it.
+    pub refused: Vec<usize>,
+    /// Mandatory and bound to no queue, by the `message_id` it was published with; empty where that was none.
+    pub returned: Vec<String>,
+}
+
+impl Unplaced {
+    /// Whether the broker has taken all.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, ConnectionStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,12 +25,19 @@ const HEARTBEAT_SECONDS: u16 = 10;
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Where the broker is, and how the connection to it stands.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Broker {
     uri: AMQPUri,
     name: &'static str,
-    /// Why there is no session that works; none where there is one.
-    down: watch::Sender<Option<String>>,
+    /// The connection of a session that works, or why there is none.
+    session: watch::Sender<Result<ConnectionStatus, String>>,
+}
+
+/// Without the URL, because it holds a password.
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What a service does with a connection to the broker.
@@ -46,21 +54,26 @@ impl Broker {
     pub fn new(url: &str, name: &'static str) -> Result<Self, String> {
         let mut uri: AMQPUri = url.parse().map_err(|error| format!("not an amqp URL: {error}"))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let (down, _) = watch::channel(Some("not connected yet".into()));
-        Ok(Self { uri, name, down })
+        let (session, _) = watch::channel(Err("not connected yet".into()));
+        Ok(Self { uri, name, session })
     }
 
     /// Whether a session works, with all it needs declared.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why not.
     pub fn check(&self) -> Result<(), String> {
-        self.down.borrow().clone().map_or(Ok(()), Err)
+        match &*self.session.borrow() {
+            Ok(status) if status.blocked() => Err("blocked by the broker, which is short of memory or disk".into()),
+            Ok(_) => Ok(()),
+            Err(reason) => Err(reason.clone()),
+        }
     }
 
     /// To be called by the work of a session once all it needs is declared.
-    pub fn ready(&self) {
-        self.down.send_replace(None);
+    pub fn ready(&self, connection: &Connection) {
+        // What it was before is told of by then.
+        drop(self.session.send_replace(Ok(connection.status().clone())));
     }
 
     /// Opens one connection, for tools that need no session.
@@ -68,9 +81,13 @@ impl Broker {
     /// # Errors
     /// When the broker is away, refuses, or takes more than 10 seconds.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.open());
+        Ok(connecting.await.context("the broker does not answer")??)
+    }
+
+    fn open(&self) -> impl Future<Output = lapin::Result<Connection>> + Send + 'static {
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
-        Ok(tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??)
+        Connection::connect_uri(self.uri.clone(), properties)
     }
 
     /// Runs `work` on a connection until `shutdown`, beginning anew with a growing pause whenever it fails.
@@ -78,14 +95,22 @@ impl Broker {
     /// After `shutdown` the work is to finish what it has begun and return.
     pub async fn run(&self, shutdown: &CancellationToken, work: &impl Work) {
         let mut pauses = pauses();
+        let mut connecting = None;
         while !shutdown.is_cancelled() {
             let begun = Instant::now();
-            let ended = tokio::select! {
-                connected = self.connect() => match connected {
-                    Ok(connection) => self.work_on(connection, work).await,
-                    Err(error) => Err(error),
-                },
-                () = shutdown.cancelled() => break,
+            // An attempt that is not answered is waited for again, not begun again: lapin keeps a thread for each.
+            let attempt = connecting.get_or_insert_with(|| Box::pin(self.open()));
+            let connected = shutdown.run_until_cancelled(tokio::time::timeout(CONNECT_TIMEOUT, attempt)).await;
+            let ended = match connected {
+                None => break,
+                Some(Err(_elapsed)) => Err(anyhow::anyhow!("the broker does not answer")),
+                Some(Ok(connected)) => {
+                    connecting = None;
+                    match connected {
+                        Ok(connection) => self.work_on(connection, work).await,
+                        Err(error) => Err(error.into()),
+                    }
+                }
             };
             if shutdown.is_cancelled() {
                 break;
@@ -96,18 +121,12 @@ impl Broker {
                 pauses = self::pauses();
             }
             let pause = pauses.next().unwrap_or(MAX_PAUSE);
-            tracing::warn!(
-                broker.error = reason,
-                pause_ms = pause.as_millis(),
-                "the broker session ended; beginning anew"
-            );
-            self.down.send_replace(Some(reason));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => (),
-                () = shutdown.cancelled() => (),
-            }
+            let pause_ms = pause.as_millis();
+            tracing::warn!(broker.error = reason, pause_ms, "the broker session ended; beginning anew");
+            drop(self.session.send_replace(Err(reason)));
+            shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
-        self.down.send_replace(Some("shut down".into()));
+        drop(self.session.send_replace(Err("shut down".into())));
     }
 
     async fn work_on(&self, connection: Connection, work: &impl Work) -> anyhow::Result<()> {
@@ -125,8 +144,9 @@ pub(crate) async fn answered<T>(request: impl Future<Output = lapin::Result<T>>)
     Ok(answer.map_err(|_| anyhow::anyhow!("the broker did not answer within {} s", ANSWER_TIMEOUT.as_secs()))??)
 }
 
-/// Jitter makes it up to twice as long.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// Short, because a message that ends each session it is in stops its queue until the broker dead-letters it at the
+/// delivery limit. Jitter makes it up to twice as long.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()

@@ -26,41 +26,36 @@ pub async fn decide<H: Handler>(
     let mut verdicts = Vec::with_capacity(batch.len());
     let whole = 0..batch.len();
     let mut undecided = vec![whole];
-    let mut pauses = pauses();
+    let (mut pauses, mut tries) = (pauses(), TRIES);
     while let Some(range) = undecided.pop() {
         let part = &batch[range.clone()];
         let handled = AssertUnwindSafe(handler.handle(part)).catch_unwind().await;
         match handled.unwrap_or_else(|payload| Err(Fault::panicked(&*payload))) {
             Ok(decided) => {
-                debug_assert_eq!(decided.len(), part.len(), "one verdict a message");
+                anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
                 verdicts.extend(decided);
+                tries = TRIES;
             }
-            Err(Fault::Server(error)) => {
+            Err(Fault::Sticky(error)) if part.len() > 1 => {
+                let (messages, error) = (part.len(), format!("{error:#}"));
+                tracing::warn!(queue, batch.len = messages, error, "a batch fails; halving it");
+                undecided.extend(halves(range).into_iter().rev());
+            }
+            Err(Fault::Sticky(error)) if tries == 0 => {
+                verdicts.push(Verdict::Dead(format!("cannot be handled: {error:#}")));
+                tries = TRIES;
+            }
+            Err(fault) => {
+                if matches!(fault, Fault::Sticky(_)) {
+                    tries -= 1;
+                }
                 let pause = pauses.next().unwrap_or(MAX_PAUSE);
-                tracing::warn!(
-                    queue,
-                    batch.len = part.len(),
-                    pause_ms = pause.as_millis(),
-                    error = format!("{error:#}"),
-                    "a batch has to wait for a server"
-                );
-                metrics::counter!("messages_retried_total", "queue" => queue).increment(part.len() as u64);
+                let (messages, pause_ms) = (part.len(), pause.as_millis());
+                tracing::warn!(queue, batch.len = messages, pause_ms, error = %fault, "a batch has to wait");
+                metrics::counter!("messages_retried_total", "queue" => queue).increment(messages as u64);
                 tokio::time::sleep(pause).await;
                 anyhow::ensure!(wanted(), "the batch is no longer wanted");
                 undecided.push(range);
-            }
-            Err(Fault::Sticky(error)) if part.len() == 1 => {
-                tracing::error!(queue, error = format!("{error:#}"), "a message cannot be handled");
-                verdicts.push(Verdict::Dead(format!("cannot be handled: {error:#}")));
-            }
-            Err(Fault::Sticky(error)) => {
-                tracing::warn!(
-                    queue,
-                    batch.len = part.len(),
-                    error = format!("{error:#}"),
-                    "a batch fails; halving it"
-                );
-                undecided.extend(halves(range).into_iter().rev());
             }
         }
     }
@@ -68,6 +63,9 @@ pub async fn decide<H: Handler>(
     metrics::histogram!("batch_decide_seconds", "queue" => queue).record(begun.elapsed().as_secs_f64());
     Ok(verdicts)
 }
+
+/// A message that fails alone is tried so many times more: what made it fail may have been a moment's.
+const TRIES: usize = 2;
 
 fn halves(range: Range<usize>) -> [Range<usize>; 2] {
     let middle = range.start + range.len() / 2;

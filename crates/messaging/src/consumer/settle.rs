@@ -1,8 +1,10 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
+use uuid::Uuid;
 
 use super::Verdict;
 use crate::{Confirms, Outgoing, PublishError, Publisher, dead_letters};
@@ -45,34 +47,63 @@ pub async fn answer(
 
 /// The last step: waits for the confirms, then acknowledges the whole batch and every delivery before it.
 ///
-/// A message whose answer nobody listens to is dead-lettered with that reason: it is done, and replaying it, once
-/// somebody listens, gives the same answer again.
+/// A message whose answer nobody listens to is dead-lettered with that reason, and so is one whose answer is still
+/// refused after half a minute of trying: it is done, and replaying it later gives the same answer again.
 ///
 /// # Errors
-/// When the connection breaks, the broker refuses a message, or a dead-letter queue is gone. Nothing of the batch is
-/// acknowledged then.
+/// When the connection breaks, or a dead-letter queue is gone or full. Nothing of the batch is acknowledged then.
 pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) -> anyhow::Result<Publisher> {
     let Answered { batch, publisher, answers, burials } = answered;
-    let (mut returned, with_burials) = tokio::try_join!(answers.wait(), burials.wait())?;
+    let (answers, burials) = tokio::try_join!(answers.wait(), burials.wait())?;
+    anyhow::ensure!(burials.refused.is_empty(), "the dead-letter queue of {queue} is full");
     // Both went through one channel, so a returned answer may have come in with the confirm of a burial.
-    returned.extend(with_burials);
-    if !returned.is_empty() {
-        let mut returned: HashSet<String> = returned.into_iter().collect();
-        let mut dead = Vec::new();
+    let mut returned: HashSet<String> = answers.returned.into_iter().chain(burials.returned).collect();
+    let mut dead = Vec::new();
+    if !returned.is_empty() || !answers.refused.is_empty() {
+        let refused = insist(&publisher, &batch, answers.refused).await?;
         for (delivery, answers) in &batch {
-            for answer in answers.iter().filter(|answer| returned.remove(&answer.message_id.to_string())) {
+            for answer in answers {
                 let (key, exchange) = (&answer.routing_key, &answer.exchange);
-                dead.push((delivery, format!("nobody listens to {key} on the exchange {exchange}")));
+                if returned.remove(&answer.message_id.to_string()) {
+                    dead.push((delivery, format!("nobody listens to {key} on the exchange {exchange}")));
+                } else if refused.contains(&answer.message_id) {
+                    dead.push((delivery, format!("a queue bound to {key} on the exchange {exchange} is full")));
+                }
             }
         }
         anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
         let dead = dead.iter().map(|(delivery, reason)| (*delivery, reason.as_str()));
-        let returned = dead_letters::bury(&publisher, queue, dead).await?.wait().await?;
-        anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
+        let burials = dead_letters::bury(&publisher, queue, dead).await?.wait().await?;
+        anyhow::ensure!(burials.is_none(), "the dead-letter queue of {queue} is gone or full");
     }
     if let Some((last, _)) = batch.last() {
         channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
     }
     metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
     Ok(publisher)
+}
+
+/// How often a refused answer is published again, with pauses that double from the first: half a minute in all, longer
+/// than a queue takes to elect a new leader.
+const TRIES: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(120);
+
+/// Publishes again what was refused, by its place among the answers, and tells which are still refused in the end.
+async fn insist(
+    publisher: &Publisher,
+    batch: &[(Delivery, Vec<Outgoing>)],
+    refused: Vec<usize>,
+) -> Result<HashSet<Uuid>, PublishError> {
+    let answers: Vec<&Outgoing> = batch.iter().flat_map(|(_, answers)| answers).collect();
+    let mut refused: Vec<&Outgoing> = refused.into_iter().filter_map(|at| answers.get(at).copied()).collect();
+    for attempt in 0..TRIES {
+        if refused.is_empty() {
+            break;
+        }
+        tracing::warn!(refused.len = refused.len(), attempt, "the broker refuses answers; publishing them again");
+        tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt)).await;
+        let unplaced = publisher.publish(refused.iter().copied()).await?.wait().await?;
+        refused = unplaced.refused.into_iter().map(|at| refused[at]).collect();
+    }
+    Ok(refused.into_iter().map(|answer| answer.message_id).collect())
 }

@@ -8,7 +8,7 @@ use crate::session::Broker;
 use crate::topology::WorkQueue;
 
 /// The most dead letters one command looks at, a queue; the oldest.
-const LIMIT: usize = 10_000;
+const LIMIT: usize = 1_000;
 
 /// What a person can do with dead letters.
 #[derive(Debug, Clone, Subcommand)]
@@ -73,6 +73,7 @@ impl Command {
     /// # Errors
     /// When the broker is away, or nothing is there of what was named.
     pub async fn run(&self, broker: &Broker, served: &[WorkQueue]) -> anyhow::Result<()> {
+        const SUCCESS: u16 = 200;
         let connection = broker.connect().await?;
         let (Self::List(queues)
         | Self::Show { queues, .. }
@@ -92,8 +93,10 @@ impl Command {
                 Self::Purge(chosen) => shelf.purge(|letter| chosen.has(letter)).await?,
             };
         }
+        // What was taken off a shelf is gone for good once the broker has said goodbye.
+        connection.close(SUCCESS, "bye".into()).await?;
         let (is_there, done) = match self {
-            Self::List(_) => (true, format!("{count} dead letters\n")),
+            Self::List(_) => (true, format!("dead letters: {count}\n")),
             Self::Show { .. } => (count > 0, String::new()),
             Self::Replay(chosen) => (count > 0 || chosen.all, format!("{count} replayed\n")),
             Self::Purge(chosen) => (count > 0 || chosen.all, format!("{count} purged\n")),
@@ -106,9 +109,9 @@ impl Command {
 
 fn line(queue: &str, letter: &DeadLetter) -> String {
     let properties = &letter.delivery.properties;
-    let or_dash = |text: &Option<ShortString>| text.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let or_dash = |text: &Option<ShortString>| text.as_ref().map_or("-".to_owned(), |text| printable(text.as_str()));
     let (event, order) = (or_dash(properties.kind()), or_dash(properties.correlation_id()));
-    format!("{}  {queue}  {event}  {order}  {}\n", letter.id, letter.reason)
+    format!("{}  {queue}  {event}  {order}  {}\n", letter.id, printable(&letter.reason))
 }
 
 fn page(letter: &DeadLetter) -> String {
@@ -130,4 +133,9 @@ fn page(letter: &DeadLetter) -> String {
         };
     }
     page + &format!("\n{}\n", String::from_utf8_lossy(&letter.delivery.data))
+}
+
+/// One line, whatever a sender wrote.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

@@ -1,3 +1,4 @@
+use anyhow::Context;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use lapin::message::Delivery;
@@ -5,9 +6,9 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 
-use super::{REASON_HEADER, lasting};
+use super::{REASON_HEADER, lasting, own_headers};
 use crate::publisher::message_id;
-use crate::{Confirms, Publisher};
+use crate::{Confirms, Publisher, session};
 
 /// A message in a dead-letter queue.
 #[derive(Debug)]
@@ -33,15 +34,18 @@ impl<'c> Shelf<'c> {
     /// Takes up to `limit` dead letters of `queue` off its dead-letter queue, oldest first.
     ///
     /// # Errors
-    /// When the connection breaks or the queue does not exist.
-    pub async fn open(connection: &'c Connection, queue: &'static str, limit: usize) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
+    /// When the connection breaks, the queue does not exist, or a letter cannot be read.
+    pub async fn open(connection: &'c Connection, queue: &'static str, limit: usize) -> anyhow::Result<Self> {
+        let channel = session::answered(connection.create_channel()).await?;
         let dead = events::queues::dead(queue);
         let mut letters = Vec::new();
         while letters.len() < limit {
-            let Some(message) = channel.basic_get(dead.as_str().into(), BasicGetOptions::default()).await? else {
-                break;
-            };
+            let getting = session::answered(channel.basic_get(dead.as_str().into(), BasicGetOptions::default()));
+            let got = getting.await.with_context(|| {
+                let number = letters.len() + 1;
+                format!("letter {number} of {dead} cannot be read; the management UI can take it away (Get messages)")
+            })?;
+            let Some(message) = got else { break };
             letters.push(DeadLetter::read(message.delivery));
         }
         Ok(Self { connection, queue, channel, letters })
@@ -62,9 +66,14 @@ impl<'c> Shelf<'c> {
         let mut count = 0;
         for letter in self.letters.iter().filter(|letter| chosen(letter)) {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let properties = lasting(&letter.delivery.properties).with_headers(original_headers(&letter.delivery));
+            let properties =
+                lasting(&letter.delivery.properties).with_headers(own_headers(&letter.delivery.properties));
             let sent = publisher.send("", self.queue, options, &letter.delivery.data, properties).await?;
-            anyhow::ensure!(Confirms::of(vec![sent]).wait().await?.is_empty(), "there is no queue {}", self.queue);
+            anyhow::ensure!(
+                Confirms::of(vec![sent]).wait().await?.is_none(),
+                "the queue {} is gone or full",
+                self.queue
+            );
             self.remove(letter).await?;
             count += 1;
         }
@@ -108,19 +117,4 @@ fn text(headers: &FieldTable, name: &str) -> Option<String> {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         _ => None,
     }
-}
-
-/// What the broker adds to the headers of a message that comes back or is dead-lettered.
-const BROKERS_HEADERS: &[&str] =
-    &["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
-
-fn original_headers(delivery: &Delivery) -> FieldTable {
-    let mut headers = FieldTable::default();
-    for (name, value) in delivery.properties.headers().iter().flat_map(FieldTable::inner) {
-        let added = |prefix: &&str| name.as_str().starts_with(prefix);
-        if name.as_str() != REASON_HEADER && !BROKERS_HEADERS.iter().any(added) {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    headers
 }
