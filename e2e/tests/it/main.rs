@@ -12,6 +12,7 @@ mod browser;
 mod documents;
 mod edge;
 mod health;
+mod hostile;
 mod lifecycle;
 mod outages;
 mod settings;

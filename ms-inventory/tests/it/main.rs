@@ -17,4 +17,5 @@ mod holds;
 mod ledger;
 mod messages;
 mod relay;
+mod strangers;
 mod world;
