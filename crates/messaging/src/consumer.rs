@@ -21,7 +21,8 @@ use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Fault, Outgoing, Publisher, session};
+use crate::session::answered;
+use crate::{Fault, Outgoing, Publisher};
 
 pub use decide::decide;
 pub use settle::{Answered, answer, settle};
@@ -95,14 +96,14 @@ enum Until {
 impl<H: Handler> Consumer<'_, H> {
     async fn work(&self, limits: Limits, until: Until) -> anyhow::Result<()> {
         let Self { connection, app_id, queue, handler, shutdown } = *self;
-        let subscribing = session::answered(subscribe(connection, app_id, queue, limits));
+        let subscribing = subscribe(connection, app_id, queue, limits);
         let Some(subscribed) = shutdown.run_until_cancelled(subscribing).await else { return Ok(()) };
         let (channel, deliveries) = subscribed?;
         let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
         for _ in 0..BATCHES_IN_FLIGHT {
             free.send(Publisher::open(connection, app_id).await?).await?;
         }
-        let (answered, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
+        let (settle_next, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
 
         let deciding = async {
             let tag = deliveries.tag();
@@ -115,10 +116,10 @@ impl<H: Handler> Consumer<'_, H> {
                 let wanted = || channel.status().connected() && !shutdown.is_cancelled();
                 let verdicts = decide(handler, queue, &batch, wanted).await?;
                 let Some(publisher) = publishers.recv().await else { break };
-                answered.send(answer(publisher, queue, batch, verdicts).await?).await?;
+                settle_next.send(answer(publisher, queue, batch, verdicts).await?).await?;
                 is_done = until == Until::Settled;
             }
-            drop(answered);
+            drop(settle_next);
             Ok(channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
         };
         let settling = async {
@@ -137,11 +138,11 @@ async fn subscribe(
     app_id: &str,
     queue: &str,
     limits: Limits,
-) -> lapin::Result<(Channel, lapin::Consumer)> {
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(limits.prefetch, BasicQosOptions::default()).await?;
+) -> anyhow::Result<(Channel, lapin::Consumer)> {
+    let channel = answered(connection.create_channel()).await?;
+    answered(channel.basic_qos(limits.prefetch, BasicQosOptions::default())).await?;
     let tag = format!("{app_id}.{queue}");
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let consumer = channel.basic_consume(queue.into(), tag.as_str().into(), options, arguments).await?;
+    let consumer = answered(channel.basic_consume(queue.into(), tag.as_str().into(), options, arguments)).await?;
     Ok((channel, consumer))
 }

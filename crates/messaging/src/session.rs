@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 /// How long a broker may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a broker may take to answer a request; declaring a quorum queue takes it longest.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a broker may take to answer one request; declaring a quorum queue takes it longest.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a broker may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use crate::session;
+use crate::session::answered;
 
 /// How often a message may come back because a consumer's connection died before it is dead-lettered by the broker.
 /// It is RabbitMQ 4's own default, and stops a message that kills the process.
@@ -32,43 +32,39 @@ pub struct WorkQueue {
 /// When the connection breaks, the broker does not answer, or something of that name is there already with other
 /// arguments.
 pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[WorkQueue]) -> anyhow::Result<()> {
-    let channel = session::answered(connection.create_channel()).await?;
-    session::answered(declare_all(&channel, exchanges, queues)).await
-}
-
-async fn declare_all(channel: &Channel, exchanges: &[&str], queues: &[WorkQueue]) -> lapin::Result<()> {
+    let channel = answered(connection.create_channel()).await?;
     let exchanges: BTreeSet<&str> =
         exchanges.iter().copied().chain(queues.iter().map(|queue| queue.exchange)).collect();
     for exchange in exchanges {
-        declare_exchange(channel, exchange, ExchangeKind::Topic).await?;
+        declare_exchange(&channel, exchange, ExchangeKind::Topic).await?;
     }
-    declare_exchange(channel, events::queues::DEAD_LETTERS, ExchangeKind::Direct).await?;
+    declare_exchange(&channel, events::queues::DEAD_LETTERS, ExchangeKind::Direct).await?;
     for queue in queues {
         let dead = events::queues::dead(queue.name);
-        declare_queue(channel, &dead, dead_queue_arguments()).await?;
-        bind(channel, &dead, events::queues::DEAD_LETTERS, queue.name).await?;
-        declare_queue(channel, queue.name, work_queue_arguments(queue.name)).await?;
+        declare_queue(&channel, &dead, dead_queue_arguments()).await?;
+        bind(&channel, &dead, events::queues::DEAD_LETTERS, queue.name).await?;
+        declare_queue(&channel, queue.name, work_queue_arguments(queue.name)).await?;
         for routing_key in queue.routing_keys {
-            bind(channel, queue.name, queue.exchange, routing_key).await?;
+            bind(&channel, queue.name, queue.exchange, routing_key).await?;
         }
     }
     Ok(())
 }
 
-async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
+async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
     let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    channel.exchange_declare(name.into(), kind, durable, FieldTable::default()).await
+    answered(channel.exchange_declare(name.into(), kind, durable, FieldTable::default())).await
 }
 
-async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> anyhow::Result<()> {
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    channel.queue_declare(name.into(), durable, arguments).await?;
+    answered(channel.queue_declare(name.into(), durable, arguments)).await?;
     Ok(())
 }
 
-async fn bind(channel: &Channel, queue: &str, exchange: &str, routing_key: &str) -> lapin::Result<()> {
-    let options = QueueBindOptions::default();
-    channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default()).await
+async fn bind(channel: &Channel, queue: &str, exchange: &str, routing_key: &str) -> anyhow::Result<()> {
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    answered(channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, arguments)).await
 }
 
 /// At-least-once dead-lettering, so that the move to the dead-letter queue cannot lose the message either; RabbitMQ

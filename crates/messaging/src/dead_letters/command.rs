@@ -73,7 +73,6 @@ impl Command {
     /// # Errors
     /// When the broker is away, or nothing is there of what was named.
     pub async fn run(&self, broker: &Broker, served: &[WorkQueue]) -> anyhow::Result<()> {
-        const SUCCESS: u16 = 200;
         let connection = broker.connect().await?;
         let (Self::List(queues)
         | Self::Show { queues, .. }
@@ -92,11 +91,10 @@ impl Command {
                 Self::Replay(chosen) => shelf.replay(|letter| chosen.has(letter)).await?,
                 Self::Purge(chosen) => shelf.purge(|letter| chosen.has(letter)).await?,
             };
+            shelf.close().await?;
         }
-        // What was taken off a shelf is gone for good once the broker has said goodbye.
-        connection.close(SUCCESS, "bye".into()).await?;
         let (is_there, done) = match self {
-            Self::List(_) => (true, format!("dead letters: {count}\n")),
+            Self::List(_) => (true, format!("{count} dead letters\n")),
             Self::Show { .. } => (count > 0, String::new()),
             Self::Replay(chosen) => (count > 0 || chosen.all, format!("{count} replayed\n")),
             Self::Purge(chosen) => (count > 0 || chosen.all, format!("{count} purged\n")),

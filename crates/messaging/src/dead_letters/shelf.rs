@@ -93,6 +93,15 @@ impl<'c> Shelf<'c> {
         Ok(count)
     }
 
+    /// Puts back what was not taken away, and waits until what was is gone for good.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn close(self) -> anyhow::Result<()> {
+        const SUCCESS: u16 = 200;
+        session::answered(self.channel.close(SUCCESS, "bye".into())).await
+    }
+
     async fn remove(&self, letter: &DeadLetter) -> lapin::Result<()> {
         self.channel.basic_ack(letter.delivery.delivery_tag, BasicAckOptions { multiple: false }).await?;
         Ok(())
