@@ -85,7 +85,7 @@ pub struct ProductChanged {
     /// Its name.
     pub name: String,
     /// Its price, in the shop's currency.
-    #[serde(with = "rust_decimal::serde::str")]
+    #[serde(with = "crate::price")]
     pub price: Decimal,
     /// Grows with every edit.
     pub version: i64,
@@ -102,7 +102,7 @@ pub struct ProductDeleted {
     /// Its name.
     pub name: String,
     /// Its last price, in the shop's currency.
-    #[serde(with = "rust_decimal::serde::str")]
+    #[serde(with = "crate::price")]
     pub price: Decimal,
     /// Higher than every version before.
     pub version: i64,

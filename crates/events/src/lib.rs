@@ -12,6 +12,7 @@ mod item;
 mod order_id;
 pub mod orders;
 mod parse;
+mod price;
 pub mod queues;
 
 pub use item::{Item, MAX_LINES, MAX_QUANTITY};

@@ -138,3 +138,10 @@ fn an_order_id_has_up_to_64_characters_of_any_script() {
     assert!(OrderId::try_from("😀".repeat(64)).is_ok());
     assert!(OrderId::try_from("😀".repeat(65)).is_err());
 }
+
+#[test]
+fn a_price_is_written_with_two_decimals() {
+    let (sku, name) = ("KB-60".to_owned(), "Keyboard 60 %".to_owned());
+    let free = ProductChanged { product_id: 1, sku, name, price: "0".parse().unwrap(), version: 1 };
+    assert!(written(&free).contains(r#""price":"0.00""#), "{}", written(&free));
+}
