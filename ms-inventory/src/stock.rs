@@ -66,9 +66,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the items of an order, of which any may be absurd.
+    /// Reads the items of an order, of which any may be absurd. Of too many only the first [`MAX_LINES`] are kept.
     pub fn of(items: &[Item]) -> Self {
-        let lines = Lines::of(items);
+        let lines = Lines::of(&items[..items.len().min(MAX_LINES)]);
         let absurdity = absurdity(items, &lines);
         Self { lines, absurdity }
     }

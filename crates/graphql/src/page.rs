@@ -42,10 +42,17 @@ impl Default for PageSize {
     }
 }
 
+/// What a list costs before its first row: a search that finds nothing is work, too.
+const LIST_COST: usize = 100;
+
 impl PageSize {
-    /// The size of a page that is asked for with `first` and `last`, for a field's `complexity`: what would be refused
-    /// counts as the most there can be.
-    pub fn of(self, first: Option<i32>, last: Option<i32>) -> usize {
+    /// What a list that is asked for with `first` and `last` costs, for its field's `complexity`.
+    pub fn cost(self, first: Option<i32>, last: Option<i32>, child_complexity: usize) -> usize {
+        LIST_COST + self.of(first, last).max(1) * (1 + child_complexity)
+    }
+
+    /// What would be refused counts as the most there can be.
+    fn of(self, first: Option<i32>, last: Option<i32>) -> usize {
         first.or(last).map_or(self.default, |size| usize::try_from(size).map_or(self.max, |size| size.min(self.max)))
     }
 }

@@ -62,6 +62,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// What a client is told of a database error by its SQLSTATE, where it is the client's to mend: a value no column
+    /// can hold, which got here in a cursor (class 22), or others who change the same (55P03, 40001, 40P01).
+    pub fn of_sqlstate(code: &str) -> Option<Self> {
+        match code {
+            _ if code.starts_with("22") => Some(Self::invalid("a value is out of range")),
+            "55P03" | "40001" | "40P01" => Some(Self::conflict("others are changing the same; try again")),
+            _ => None,
+        }
+    }
+
     /// A refusal with [`Code::Invalid`].
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Invalid, message)

@@ -41,7 +41,11 @@ impl From<Refusal> for Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Fault(error.into())
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.and_then(|code| Refusal::of_sqlstate(&code)) {
+            Some(refusal) => Self::Refused(refusal),
+            None => Self::Fault(error.into()),
+        }
     }
 }
 
@@ -72,7 +76,8 @@ impl From<product::Error> for Failure {
             }
             Error::Stale(current) => Refusal::conflict(message).with("current", catalogue_entry(&current)),
             Error::Held(current) => Refusal::conflict(message).with("current", levels(&current)),
-            fault @ (Error::Database(_) | Error::Event(_)) => return Self::Fault(fault.into()),
+            Error::Database(error) => return error.into(),
+            fault @ Error::Event(_) => return Self::Fault(fault.into()),
         };
         Self::Refused(refusal)
     }
@@ -92,7 +97,7 @@ impl From<ledger::Error> for Failure {
                 Refusal::conflict(message).with("constraint", "no_oversell").with("current", levels(&current))
             }
             Error::KeyReused(_) => Refusal::conflict(message).with("field", "idempotencyKey"),
-            fault @ Error::Database(_) => return Self::Fault(fault.into()),
+            Error::Database(error) => return error.into(),
         };
         Self::Refused(refusal)
     }

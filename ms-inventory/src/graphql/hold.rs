@@ -11,6 +11,9 @@ use super::product::Product;
 use super::{int, loader};
 use crate::hold::{self, read};
 
+/// How many lines an order counts for in a request's complexity: most have less than ten, one in a page may have 1 000.
+const LINES_COST: usize = 50;
+
 pub(super) struct Hold(pub(super) read::Hold);
 
 /// The answer an order got: what is held for it, was, or why nothing came to be.
@@ -27,7 +30,7 @@ impl Hold {
     }
 
     /// What the order asks for, one entry a product. Empty where its cancellation came before the order itself.
-    #[graphql(complexity = "1 + 5 * child_complexity")]
+    #[graphql(complexity = "1 + LINES_COST * child_complexity")]
     async fn items(&self) -> Vec<HoldItem> {
         self.0.lines.items().iter().copied().map(HoldItem).collect()
     }
@@ -43,7 +46,7 @@ impl Hold {
     }
 
     /// The products of which there was not enough. Empty unless that is why it was rejected.
-    #[graphql(complexity = "1 + 5 * child_complexity")]
+    #[graphql(complexity = "1 + LINES_COST * child_complexity")]
     async fn shortages(&self) -> Vec<Shortage> {
         self.0.shortages.iter().copied().map(Shortage).collect()
     }

@@ -15,6 +15,9 @@ use crate::product::{self, Batch, Cause, MAX_BATCH_ROWS};
 /// Who changes stock, in the ledger, as long as it is not asked who a client is.
 const ACTOR: &str = "graphql";
 
+/// What a change costs among the complexity of a request: a request holds a few dozen.
+const CHANGE_COST: usize = 500;
+
 /// The root of mutations.
 #[derive(Debug)]
 pub struct Mutation;
@@ -23,6 +26,7 @@ pub struct Mutation;
 #[Object]
 impl Mutation {
     /// Adds a product to the catalogue. CONFLICT if its SKU is taken.
+    #[graphql(complexity = "CHANGE_COST + child_complexity")]
     async fn create_product(
         &self,
         ctx: &Context<'_>,
@@ -37,6 +41,7 @@ impl Mutation {
 
     /// Edits a product. NOT_FOUND if there is none; CONFLICT if somebody else has edited it since, with what it is now
     /// in `extensions.current`, or if the new SKU is taken.
+    #[graphql(complexity = "CHANGE_COST + child_complexity")]
     async fn update_product(
         &self,
         ctx: &Context<'_>,
@@ -54,6 +59,7 @@ impl Mutation {
     /// Takes a product out of the catalogue, with what is left of its stock, and returns it without any. Its movements
     /// and holds stay, and its SKU is free again. NOT_FOUND if there is none; CONFLICT while any of it is held for
     /// orders.
+    #[graphql(complexity = "CHANGE_COST + child_complexity")]
     async fn delete_product(
         &self,
         ctx: &Context<'_>,
@@ -69,6 +75,7 @@ impl Mutation {
     /// no such product; CONFLICT if there is not what was expected, if fewer would be left than are held for orders
     /// (`extensions.constraint` is then `no_oversell`), or if the idempotency key was used for something else.
     /// `extensions.current` tells the levels.
+    #[graphql(complexity = "CHANGE_COST + child_complexity")]
     async fn adjust_stock(
         &self,
         ctx: &Context<'_>,
@@ -83,6 +90,7 @@ impl Mutation {
     /// Adds up to 10000 products, all or none, and returns them in the same order. What is wrong with them is listed in
     /// `extensions.rows` as `{row, field, message}`, rows counted from 0, at most 100 entries: INVALID for what is
     /// wrong by itself, CONFLICT for SKUs that are taken.
+    #[graphql(complexity = "CHANGE_COST + child_complexity")]
     async fn import_products(
         &self,
         ctx: &Context<'_>,

@@ -27,8 +27,21 @@ impl Price {
     /// # Errors
     /// When `field` holds no decimal number.
     pub(super) fn decimal(&self, field: &'static str) -> Result<Decimal, Invalid> {
-        let exact = Decimal::from_str_exact(&self.text).or_else(|_| Decimal::from_scientific(&self.text));
-        exact.map_err(|_| Invalid::new(field, "is not a decimal number such as \"39.90\""))
+        exactly(&self.text).ok_or_else(|| Invalid::new(field, "is not a decimal number such as \"39.90\""))
+    }
+}
+
+/// Underscores, which the library takes for separators, are none in a price; and of a number with an exponent it would
+/// round the part before it.
+fn exactly(text: &str) -> Option<Decimal> {
+    let significand = text.split(['e', 'E']).next()?;
+    if text.contains('_') || Decimal::from_str_exact(significand).is_err() {
+        return None;
+    }
+    if significand.len() == text.len() {
+        Decimal::from_str_exact(text).ok()
+    } else {
+        Decimal::from_scientific(text).ok()
     }
 }
 
@@ -77,6 +90,8 @@ mod tests {
             (Value::from("39,90"), None),
             (Value::from(""), None),
             (Value::from("NaN"), None),
+            (Value::from("1_000"), None),
+            (Value::from("1.00000000000000000000000000001e0"), None),
             (Value::from("1e2147483647"), None),
             (Value::from("1e-2147483648"), None),
         ] {

@@ -48,7 +48,7 @@ impl Query {
     }
 
     /// The catalogue, page by page.
-    #[graphql(complexity = "1 + PAGE.of(first, last) * child_complexity")]
+    #[graphql(complexity = "PAGE.cost(first, last, child_complexity)")]
     #[expect(clippy::too_many_arguments, reason = "they are Relay's")]
     async fn products(
         &self,
@@ -90,7 +90,7 @@ impl Query {
     }
 
     /// What is or was held for orders, the newest first, page by page.
-    #[graphql(complexity = "1 + PAGE.of(first, None) * child_complexity")]
+    #[graphql(complexity = "PAGE.cost(first, None, child_complexity)")]
     async fn holds(
         &self,
         ctx: &Context<'_>,
@@ -108,7 +108,7 @@ impl Query {
     }
 
     /// How stock came and went, the newest first, page by page. Movements of deleted products stay.
-    #[graphql(complexity = "1 + PAGE.of(first, None) * child_complexity")]
+    #[graphql(complexity = "PAGE.cost(first, None, child_complexity)")]
     async fn movements(
         &self,
         ctx: &Context<'_>,

@@ -1,5 +1,7 @@
 //! Hostile and absurd values get a code and a reason, and never an INTERNAL.
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ms_inventory::hold;
 use serde_json::{Value, json};
 
@@ -206,4 +208,30 @@ async fn holds_are_read_page_by_page_from_the_newest() {
     let expected: Vec<String> =
         (0..3).rev().flat_map(|batch| (0..5).rev().map(move |n| format!("ORD-{batch}-{n}"))).collect();
     assert_eq!(read, expected);
+}
+
+#[tokio::test]
+async fn a_cursor_made_up_of_what_no_column_holds_is_refused() {
+    let world = World::new().await;
+    let api = Api::serve(&world.pool).await;
+    let cursor = |key: &str| BASE64_URL_SAFE_NO_PAD.encode(key);
+    for (list, order, key) in [
+        ("products", "orderBy: {field: NAME}", r#"{"n":["a\u0000b",1]}"#),
+        ("products", "orderBy: {field: UPDATED_AT}", r#"{"u":["-262143-01-01T00:00:00Z",1]}"#),
+        ("holds", "first: 1", r#"["2026-11-27T00:00:00Z","a\u0000b"]"#),
+    ] {
+        let query = format!("query($after: String) {{ {list}({order}, after: $after) {{ nodes {{ __typename }} }} }}");
+        api.refused("INVALID", &query, json!({ "after": cursor(key) })).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_cannot_hold_hundreds_of_lists_or_changes() {
+    let world = World::new().await;
+    let api = Api::serve(&world.pool).await;
+    let many = |field: &str| (0..450).map(|n| format!("a{n}: {field} ")).collect::<String>();
+    let lists = many(r#"products(first: 0, filter: {search: "zz"}) { totalCount }"#);
+    api.refused("TOO_COMPLEX", &format!("{{ {lists} }}"), json!({})).await;
+    let changes = many("adjustStock(input: {productId: 1, delta: 1, reason: \"x\"}) { id }");
+    api.refused("TOO_COMPLEX", &format!("mutation {{ {changes} }}"), json!({})).await;
 }

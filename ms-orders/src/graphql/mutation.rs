@@ -13,6 +13,9 @@ use crate::order::{self, NewOrder};
 /// The most characters of an idempotency key and of a payment reference.
 const MAX_TEXT_CHARS: usize = 255;
 
+/// What a change costs among the complexity of a request: a request holds a few dozen.
+const CHANGE_COST: usize = 500;
+
 /// What can be changed.
 #[derive(Debug)]
 pub struct Mutation;
@@ -38,6 +41,7 @@ impl Mutation {
     ///
     /// Refused as NOT_FOUND, with `extensions.productIds`, where products are not sold; as INVALID where a quantity is
     /// not between 1 and 1 000 000, or the total is beyond 9 999 999 999.99.
+    #[graphql(complexity = "CHANGE_COST + child_complexity")]
     async fn create_order(
         &self,
         ctx: &Context<'_>,

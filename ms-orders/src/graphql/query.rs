@@ -27,7 +27,7 @@ impl Query {
     }
 
     /// The orders, newest first.
-    #[graphql(complexity = "1 + PageSize::default().of(first, None) * (1 + child_complexity)")]
+    #[graphql(complexity = "PageSize::default().cost(first, None, child_complexity)")]
     async fn orders(
         &self,
         ctx: &Context<'_>,

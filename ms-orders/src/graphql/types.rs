@@ -103,6 +103,7 @@ impl Order {
     }
 
     /// The products of which there was not enough, where that is why it is cancelled.
+    #[graphql(complexity = "1 + TYPICAL_ITEMS * child_complexity")]
     async fn shortages(&self) -> Vec<Shortage> {
         self.0.shortages.iter().flat_map(|shortages| shortages.iter().copied().map(Shortage)).collect()
     }
@@ -286,6 +287,7 @@ pub(super) struct Count(pub(super) Option<Status>);
 #[Object]
 impl Count {
     /// How many orders there are on all pages together. Counted only when asked for.
+    #[graphql(complexity = "100")]
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i32> {
         let mut conn = ctx.data::<PgPool>()?.acquire().await?;
         Ok(int(order::count(&mut conn, self.0).await?))

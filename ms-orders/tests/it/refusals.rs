@@ -82,3 +82,15 @@ async fn bad_questions_are_refused_and_unknown_orders_are_null() {
         assert_eq!(instance.ask("query($id: ID!) { order(id: $id) { id } }", json!({"id": id})).await, Value::Null);
     }
 }
+
+#[tokio::test]
+async fn a_request_cannot_place_hundreds_of_orders() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let instance = world.start(&vhost, &[]).await;
+    let place = "createOrder(input: {items: [{productId: 1, quantity: 1}]}) { id }";
+    let many: String = (0..100).map(|n| format!("a{n}: {place} ")).collect();
+    let answer = instance.send(&format!("mutation {{ {many} }}"), json!({})).await;
+    assert_eq!(answer["errors"][0]["extensions"]["code"], "TOO_COMPLEX", "{answer:.300}");
+    assert_eq!(world.count("orders").await, 0);
+}

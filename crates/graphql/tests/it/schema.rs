@@ -93,7 +93,7 @@ impl Query {
     }
 
     /// The numbers from 1 to 50.
-    #[graphql(complexity = "PageSize::default().of(first, last) * (1 + child_complexity)")]
+    #[graphql(complexity = "PageSize::default().cost(first, last, child_complexity)")]
     async fn numbers(
         &self,
         first: Option<i32>,
