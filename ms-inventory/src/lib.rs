@@ -55,7 +55,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let broker = broker(&config.broker)?;
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
 
-    let routes = graphql::router(database.pool.clone(), relay.clone());
+    let routes = graphql::router(database.requests.clone(), relay.clone());
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker), metrics);
     let pool = database.pool.clone();
     let worker = Worker { broker, pool, relay, engine: config.engine, shutdown: shutdown.clone() };

@@ -56,7 +56,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.shop.outbox_period_ms));
     let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
-    let routes = graphql::router(database.pool.clone(), relay.clone(), config.shop.clone());
+    let routes = graphql::router(database.requests.clone(), relay.clone(), config.shop.clone());
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled), metrics);
     let (pool, inventory_url) = (database.pool.clone(), config.inventory_url);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };

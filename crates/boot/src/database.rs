@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// The bounds on what a service may ask of its database.
 #[derive(Debug, Clone, Args)]
 pub struct Bounds {
-    /// The most connections of one instance.
+    /// The most connections of one instance for requests; the work in the background has a few of its own.
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = 20)]
     pub database_max_connections: u32,
 
@@ -45,8 +45,11 @@ impl Default for Bounds {
 /// A service's database.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// Connects when it is first asked, so that a service can start before its database.
+    /// For the work in the background. Like the other it connects when it is first asked, so that a service can start
+    /// before its database.
     pub pool: PgPool,
+    /// For requests: however many there are, the work goes on.
+    pub requests: PgPool,
     migrated: CancellationToken,
 }
 
@@ -63,11 +66,14 @@ impl Database {
             ("lock_timeout", seconds(bounds.database_lock_timeout_seconds)),
             ("idle_in_transaction_session_timeout", seconds(2 * bounds.database_statement_timeout_seconds)),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(bounds.database_max_connections)
-            .acquire_timeout(Duration::from_secs(bounds.database_acquire_timeout_seconds))
-            .connect_lazy_with(options);
-        Ok(Self { pool, migrated: CancellationToken::new() })
+        let pool = |max_connections| {
+            PgPoolOptions::new()
+                .max_connections(max_connections)
+                .acquire_timeout(Duration::from_secs(bounds.database_acquire_timeout_seconds))
+                .connect_lazy_with(options.clone())
+        };
+        let (pool, requests) = (pool(WORK_CONNECTIONS), pool(bounds.database_max_connections));
+        Ok(Self { pool, requests, migrated: CancellationToken::new() })
     }
 
     /// Brings it up to date, waiting for it to be there.
@@ -107,6 +113,9 @@ impl Database {
         if self.migrated.is_cancelled() { Ok(()) } else { Err("not migrated yet".to_owned()) }
     }
 }
+
+/// What the consumers, the relay and the sweeper of one instance use at once, and one to spare for health.
+const WORK_CONNECTIONS: u32 = 6;
 
 /// The longest pause before the database is looked for again.
 const MAX_PAUSE: Duration = Duration::from_secs(2);

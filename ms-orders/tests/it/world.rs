@@ -30,7 +30,7 @@ impl World {
     pub(crate) async fn new() -> Self {
         let database = Database::create("orders").unwrap();
         let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
-        let pool = boot::database::Database::open(&database.url().into(), "test", &bounds).unwrap().pool;
+        let pool = boot::database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
         MIGRATIONS.run(&pool).await.unwrap();
         Self { pool, database }
     }
