@@ -11,7 +11,7 @@ create table catalogue (
     deleted boolean not null default false
 );
 
--- The one row says that the products from before our queue existed have been fetched.
+-- The one row says that all products have been fetched at least once.
 create table catalogue_fill (
     only_row boolean primary key default true constraint only_row check (only_row),
     filled_at timestamptz not null default now()

@@ -44,7 +44,7 @@ pub struct Config {
     #[command(flatten)]
     pub broker: Broker,
 
-    /// Where inventory answers, without a path. Only the first start asks it, for the products there were before.
+    /// Where inventory answers, without a path. It is asked for all products at each start, in case a change was missed.
     #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
     pub inventory_url: String,
 

@@ -1,4 +1,5 @@
-//! The first fill: fetches the products from before our queue existed, from inventory's API, once.
+//! The fill: fetches all products from inventory's API, at each start. The first time it brings those from before our queue
+//! existed; later, what a broker that lost its disk took along.
 //!
 //! It begins when the queue is there. What changes meanwhile arrives by the queue, and the newest version wins, so it
 //! does not matter which of the two brings a product first.
@@ -28,8 +29,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Fills the catalogue, unless that was done before, as soon as `listening`; tries again until it is, or `shutdown`.
-/// Then `filled` is cancelled.
+/// Fills the catalogue as soon as `listening`; tries again until it is done, or `shutdown`. `filled` is cancelled then,
+/// or at once where it was filled at an earlier start.
 pub async fn run(
     pool: &PgPool,
     inventory_url: &str,
@@ -39,7 +40,8 @@ pub async fn run(
 ) {
     let filling = async {
         let mut pauses = pauses();
-        while let Err(error) = fill(pool, inventory_url, listening).await {
+        listening.cancelled().await;
+        while let Err(error) = fill(pool, inventory_url, filled).await {
             let pause = pauses.next().unwrap_or(MAX_PAUSE);
             let (error, pause_ms) = (format!("{error:#}"), pause.as_millis());
             tracing::warn!(error, pause_ms, "the catalogue cannot be filled yet");
@@ -50,15 +52,14 @@ pub async fn run(
     shutdown.run_until_cancelled(filling).await;
 }
 
-/// Fills the catalogue, unless that was done before.
+/// Fills the catalogue. `filled` is cancelled beforehand where that was done before.
 ///
 /// # Errors
 /// When the database or inventory is away; what was fetched so far is kept.
-pub async fn fill(pool: &PgPool, inventory_url: &str, listening: &CancellationToken) -> anyhow::Result<()> {
+async fn fill(pool: &PgPool, inventory_url: &str, filled: &CancellationToken) -> anyhow::Result<()> {
     if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#).fetch_one(pool).await? {
-        return Ok(());
+        filled.cancel();
     }
-    listening.cancelled().await;
     // Inventory is a neighbour; no proxy has business between us.
     let client = Client::builder().timeout(PAGE_TIMEOUT).no_proxy().build()?;
     let mut after = None;
