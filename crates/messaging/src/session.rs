@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a broker may take to answer one request; declaring a quorum queue takes it longest.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a broker may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
