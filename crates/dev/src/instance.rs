@@ -34,9 +34,18 @@ impl Instance {
     /// Waits until `/health/ready` answers 200. An error, with the end of the service's log, if it ends before or
     /// `patience` does.
     pub fn wait_ready(&mut self, patience: Duration) -> Result<()> {
+        self.wait_for("/health/ready", patience)
+    }
+
+    /// [`Self::wait_ready`], and until it has everything it uses as well: `/health` answers 200.
+    pub fn wait_up(&mut self, patience: Duration) -> Result<()> {
+        self.wait_for("/health", patience)
+    }
+
+    fn wait_for(&mut self, path: &str, patience: Duration) -> Result<()> {
         let agent = agent();
-        let ready = format!("{}/health/ready", self.url);
-        self.process.wait_ready(patience, || agent.get(&ready).call().is_ok())
+        let url = format!("{}{path}", self.url);
+        self.process.wait_ready(patience, || agent.get(&url).call().is_ok())
     }
 
     /// Its base URL.

@@ -175,8 +175,9 @@ fn start(dir: &Path, options: Options, progress: &Progress) -> Result<Status> {
     let addresses = Addresses::choose()?;
     let environment = addresses.environment(&servers)?;
     services::write_environment(&environment)?;
-    start_services(dir, options, &addresses, &environment, progress)?;
+    // First, so that ms-orders knows the products from its start.
     seed(dir, options, &environment, progress)?;
+    start_services(dir, options, &addresses, &environment, progress)?;
     Status::new(&servers, &addresses)
 }
 
@@ -207,7 +208,7 @@ fn start_services(
         started.push((step, service.program, Instance::spawn(dir, service.program, &program, environment, &url)?));
     }
     for (step, program, mut instance) in started {
-        instance.wait_ready(READY_PATIENCE)?;
+        instance.wait_up(READY_PATIENCE)?;
         step.done(&format!("{program} on {}", instance.url()));
         instance.detach();
     }
