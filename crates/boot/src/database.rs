@@ -6,9 +6,9 @@ use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 /// The bounds on what a service may ask of its database.
@@ -66,13 +66,26 @@ impl Database {
             ("lock_timeout", seconds(bounds.database_lock_timeout_seconds)),
             ("idle_in_transaction_session_timeout", seconds(2 * bounds.database_statement_timeout_seconds)),
         ]);
-        let pool = |max_connections| {
+        let pool = |max_connections, options| {
             PgPoolOptions::new()
                 .max_connections(max_connections)
                 .acquire_timeout(Duration::from_secs(bounds.database_acquire_timeout_seconds))
-                .connect_lazy_with(options.clone())
+                // A ping at each use would double the round trips of a small statement.
+                .test_before_acquire(false)
+                .before_acquire(|connection, meta| {
+                    Box::pin(async move {
+                        if meta.idle_for >= TRUSTED_IDLE {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
+                .connect_lazy_with(options)
         };
-        let (pool, requests) = (pool(WORK_CONNECTIONS), pool(bounds.database_max_connections));
+        let (pool, requests) = (
+            pool(WORK_CONNECTIONS, options.clone().options(WORK_PLANS)),
+            pool(bounds.database_max_connections, options),
+        );
         Ok(Self { pool, requests, migrated: CancellationToken::new() })
     }
 
@@ -116,6 +129,20 @@ impl Database {
 
 /// What the consumers, the relay and the sweeper of one instance use at once, and one to spare for health.
 const WORK_CONNECTIONS: u32 = 6;
+
+/// A connection that was used so recently is taken to be alive. No server restarts as quickly, so that whoever comes after
+/// a restart is given none that is gone.
+const TRUSTED_IDLE: Duration = Duration::from_millis(100);
+
+/// How the statements of the work in the background are planned: once each, at the first use, and by their keys. Left to
+/// itself the planner takes what is best for the table of that moment, which may be nearly empty, and reads it from end to
+/// end for each batch until autovacuum next looks, however many rows there are by then.
+const WORK_PLANS: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
 
 /// The longest pause before the database is looked for again.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
