@@ -1,6 +1,8 @@
+use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::future::try_join_all;
+use futures::FutureExt;
+use futures::future::{MaybeDone, maybe_done};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
@@ -63,7 +65,7 @@ impl Publisher {
             let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
             self.send(&message.exchange, &message.routing_key, options, &message.body, self.properties(message))
         });
-        Ok(Confirms(try_join_all(sent).await?))
+        Ok(Confirms(all(sent.collect()).await?))
     }
 
     pub(crate) async fn send(
@@ -107,7 +109,7 @@ impl Confirms {
     /// # Errors
     /// When the connection breaks or 30 seconds pass.
     pub async fn wait(self) -> Result<Unplaced, PublishError> {
-        let confirmations = tokio::time::timeout(CONFIRM_TIMEOUT, try_join_all(self.0))
+        let confirmations = tokio::time::timeout(CONFIRM_TIMEOUT, all(self.0))
             .await
             .map_err(|_elapsed| PublishError::Unconfirmed)??;
         let refused = confirmations.iter().enumerate().filter(|(_, confirmation)| !confirmation.is_ack());
@@ -116,6 +118,26 @@ impl Confirms {
         let returned = returned.map(|message| message_id(&message.delivery.properties).to_owned()).collect();
         Ok(Unplaced { refused, returned })
     }
+}
+
+/// Begins all of them in order, and waits for the last before the others: the broker takes and confirms messages in order
+/// as a rule, so that a batch wakes its task once and not once a message.
+pub(crate) async fn all<T, F>(futures: Vec<F>) -> lapin::Result<Vec<T>>
+where
+    F: Future<Output = lapin::Result<T>>,
+{
+    let mut all: Vec<Pin<Box<MaybeDone<F>>>> = futures.into_iter().map(|future| Box::pin(maybe_done(future))).collect();
+    for future in &mut all {
+        // Whether it is done at once does not matter.
+        future.as_mut().now_or_never();
+    }
+    if let Some(last) = all.last_mut() {
+        last.as_mut().await;
+    }
+    for future in &mut all {
+        future.as_mut().await;
+    }
+    all.iter_mut().filter_map(|future| future.as_mut().take_output()).collect()
 }
 
 /// What the broker did not take.
