@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::APP;
 use crate::config::Engine;
-use crate::hold::{self, Answer, Order, Reserved};
+use crate::hold::{self, Answer, Order, Reserved, Reserver};
 
 /// What this service works through.
 pub const QUEUES: &[WorkQueue] = &[
@@ -45,7 +45,8 @@ impl Work for Worker {
         topology::declare(connection, &[inventory::EXCHANGE], QUEUES).await?;
         self.broker.ready(connection);
         let Self { pool, relay, engine, shutdown, .. } = self;
-        let created = Created { pool: pool.clone(), relay: relay.clone(), hold_ttl: engine.hold_ttl() };
+        let created =
+            Created { reserver: Reserver::new(pool.clone()), relay: relay.clone(), hold_ttl: engine.hold_ttl() };
         let settled = Settled { pool: pool.clone() };
         let consumed = CancellationToken::new();
         let consuming = async {
@@ -65,8 +66,8 @@ impl Work for Worker {
 /// New orders: each gets its stock or a rejection.
 #[derive(Debug)]
 pub struct Created {
-    /// The database.
-    pub pool: PgPool,
+    /// Gets them their stock.
+    pub reserver: Reserver,
     /// Told when holds expired on the way.
     pub relay: Relay,
     /// How long stock is held.
@@ -77,7 +78,7 @@ impl Handler for Created {
     async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
         let parsed: Vec<Result<Order, String>> = batch.iter().map(|delivery| order(&delivery.data)).collect();
         let orders: Vec<Order> = parsed.iter().flatten().cloned().collect();
-        let Reserved { answers, expired } = hold::reserve(&self.pool, &orders, self.hold_ttl).await?;
+        let Reserved { answers, expired } = self.reserver.reserve(&orders, self.hold_ttl).await?;
         if expired > 0 {
             self.relay.wake();
         }

@@ -8,8 +8,8 @@ use messaging::Fault;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use super::Order;
-use crate::stock::{Decision, Lines};
+use super::{Changes, Order};
+use crate::stock::{Decision, Levels, Lines};
 
 /// What an order is told, now and for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,16 +78,38 @@ pub(super) async fn stored(conn: &mut PgConnection, orders: &[&Order]) -> Result
     Ok(answers)
 }
 
-/// Stores the decisions on new orders as their answers. `None` if somebody else stored one of them since they were
-/// looked up. Rows are written in the order of their ids, so that two who write the same wait in one direction only.
+/// Decisions on new orders, and what they rest on.
+pub(super) struct Decided<'a> {
+    /// Each order with its decision; no two with one id.
+    pub(super) orders: Vec<(&'a Order, Decision)>,
+    /// The levels they were decided on: of all products asked for that exist.
+    pub(super) levels: &'a Levels,
+    /// What becomes of these.
+    pub(super) changes: Changes,
+    /// Products of which some order gets too little, whatever has expired by now.
+    pub(super) short: &'a [i64],
+}
+
+/// Stores decisions as the answers of their orders and changes the stock accordingly, in one statement. `None`, and nothing
+/// is done, if what they rest on is not so: another level, an order that is known, an expired hold on what is short.
+///
+/// The statement locks as all do: stock rows in the order of product ids, then holds in the order of order ids. An order
+/// that somebody else stores while it runs is a violation of the primary key.
 ///
 /// Lines go over as one flat array with the bounds of each order in it, because an array of arrays cannot be ragged.
 pub(super) async fn store(
     conn: &mut PgConnection,
-    decided: Vec<(&Order, Decision)>,
+    decided: Decided<'_>,
     ttl: Duration,
 ) -> Result<Option<Answers>, Fault> {
-    let mut decided = decided;
+    let Decided { orders: mut decided, levels, changes, short } = decided;
+    let (mut products, mut on_hand, mut reserved, mut change) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (id, level) in levels {
+        products.push(*id);
+        on_hand.push(level.on_hand);
+        reserved.push(level.reserved);
+        change.push(changes.of(*id));
+    }
     decided.sort_unstable_by_key(|(order, _)| &order.id);
     let (mut product_ids, mut quantities) = (Vec::new(), Vec::new());
     let (mut ids, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
@@ -109,20 +131,47 @@ pub(super) async fn store(
         shortages_of.push(shortages);
     }
     let rows = sqlx::query!(
-        "insert into holds (order_id, status, product_ids, quantities, expires_at, reason, shortages)
+        r#"with decided_on as (
+             select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+               as d (product_id, on_hand, reserved, change)
+         ), locked as materialized (
+             select product_id, change
+             from decided_on join stock using (product_id, on_hand, reserved)
+             order by product_id
+             for update of stock
+         ), agreed as materialized (
+             select
+               (select count(*) from locked) = cardinality($1)
+               and not exists (select from holds where order_id = any($5))
+               and not exists (
+                 select from holds
+                 where status = 'held' and expires_at <= statement_timestamp() and product_ids && $6
+               ) as yes
+         ), changed as (
+             update stock
+             set reserved = reserved + change
+             from locked
+             where stock.product_id = locked.product_id and change <> 0 and (select yes from agreed)
+         )
+         insert into holds (order_id, status, product_ids, quantities, expires_at, reason, shortages)
          select
              o.order_id,
              (case when o.reason is null then 'held' else 'rejected' end)::hold_status,
-             ($2::bigint[])[o.first : o.last],
-             ($3::bigint[])[o.first : o.last],
-             case when o.reason is null then statement_timestamp() + make_interval(secs => $4) end,
+             ($7::bigint[])[o.first : o.last],
+             ($8::bigint[])[o.first : o.last],
+             case when o.reason is null then statement_timestamp() + make_interval(secs => $9) end,
              o.reason,
              o.shortages
-         from unnest($1::text[], $5::int[], $6::int[], $7::text[], $8::jsonb[])
+         from unnest($5::text[], $10::int[], $11::int[], $12::text[], $13::jsonb[])
              as o (order_id, first, last, reason, shortages)
-         on conflict (order_id) do nothing
-         returning order_id, expires_at",
+         where (select yes from agreed)
+         returning order_id, expires_at"#,
+        &products,
+        &on_hand,
+        &reserved,
+        &change,
         &ids as &[&str],
+        short,
         &product_ids,
         &quantities,
         ttl.as_secs_f64(),
@@ -132,7 +181,11 @@ pub(super) async fn store(
         &shortages_of as &[Option<Json<&Vec<Shortage>>>],
     )
     .fetch_all(conn)
-    .await?;
+    .await;
+    let rows = match rows {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(None),
+        rows => rows?,
+    };
     if rows.len() < decided.len() {
         return Ok(None);
     }

@@ -1,11 +1,12 @@
 //! The rule of [`stock`](crate::stock) in the database: what is held for which order, and the answer each order got.
 //!
-//! [`reserve`] decides a batch of new orders, [`release`] ends holds. Both follow one rule of locking: **stock rows
+//! [`Reserver`] decides a batch of new orders, [`release`] ends holds. Both follow one rule of locking: **stock rows
 //! first, in the order of product ids; then holds, in the order of order ids.** Whoever changes a held order has locked
 //! the stock rows of all its products, so no two transactions can wait for each other, and a hold can be read without a
 //! lock by anyone who has them.
 
 mod answer;
+mod forecast;
 pub mod read;
 mod release;
 mod reserve;
@@ -21,7 +22,7 @@ use crate::stock::{Level, Levels, Lines};
 
 pub use answer::Answer;
 pub use release::{cancel, expire_due};
-pub use reserve::{Order, Reserved, reserve};
+pub use reserve::{Order, Reserved, Reserver};
 
 /// What becomes of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
@@ -113,6 +114,16 @@ impl Changes {
         for item in lines.items() {
             *self.0.entry(item.product_id).or_default() -= item.quantity;
         }
+    }
+
+    fn of(&self, product_id: i64) -> i64 {
+        self.0.get(&product_id).copied().unwrap_or_default()
+    }
+
+    /// The levels once these are applied.
+    fn applied_to(&self, levels: &Levels) -> Levels {
+        let apply = |(id, level): (&i64, &Level)| (*id, Level { reserved: level.reserved + self.of(*id), ..*level });
+        levels.iter().map(apply).collect()
     }
 
     async fn apply(self, conn: &mut PgConnection) -> sqlx::Result<()> {

@@ -4,9 +4,12 @@ use std::time::Duration;
 use ::events::OrderId;
 use ::events::orders::OrderCreated;
 use messaging::Fault;
-use sqlx::{PgConnection, PgPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
+use tokio::sync::Mutex;
 
-use super::answer::{Answer, Answers, store, stored};
+use super::answer::{Answer, Answers, Decided, store, stored};
+use super::forecast::Forecast;
 use super::release::{due, end, unlocked};
 use super::{Attempt, Changes, Status, Transaction, commit, lock};
 use crate::stock::{Decision, Levels, Request, decide};
@@ -26,7 +29,7 @@ impl From<OrderCreated> for Order {
     }
 }
 
-/// What [`reserve`] did.
+/// What [`Reserver::reserve`] did.
 #[derive(Debug)]
 pub struct Reserved {
     /// One answer an order, in the same order.
@@ -35,22 +38,68 @@ pub struct Reserved {
     pub expired: usize,
 }
 
-/// Decides a batch of orders in one transaction with a constant number of statements, and holds `ttl` long what they
-/// get. An order that is known gets the answer it got; of two with one id, the first counts.
-///
-/// # Errors
-/// Nothing is changed when it fails.
-pub async fn reserve(pool: &PgPool, orders: &[Order], ttl: Duration) -> Result<Reserved, Fault> {
-    if orders.is_empty() {
-        return Ok(Reserved { answers: Vec::new(), expired: 0 });
+/// Reserves stock for batches of orders, one after the other.
+#[derive(Debug)]
+pub struct Reserver {
+    pool: PgPool,
+    /// Kept from batch to batch, because the pool pings what it takes back.
+    connection: Mutex<Option<PoolConnection<Postgres>>>,
+    forecast: Forecast,
+}
+
+impl Reserver {
+    /// A reserver that has seen nothing yet.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool, connection: Mutex::default(), forecast: Forecast::default() }
     }
-    let mut seen = HashSet::with_capacity(orders.len());
-    let orders_once: Vec<&Order> = orders.iter().filter(|order| seen.insert(&order.id)).collect();
-    let sound = orders_once.iter().filter(|order| order.request.absurdity.is_none());
-    let products = sound.flat_map(|order| order.request.lines.product_ids()).collect();
-    let (answers, expired) = commit(pool, products, Reservation { orders: &orders_once, ttl }).await?;
-    let answer = |order: &Order| answers.get(&order.id).map_or(Answer::Conflict, |stored| stored.answer_to(order));
-    Ok(Reserved { answers: orders.iter().map(answer).collect(), expired })
+
+    /// Decides a batch of orders in one transaction with a constant number of statements, and holds `ttl` long what they
+    /// get. An order that is known gets the answer it got; of two with one id, the first counts.
+    ///
+    /// # Errors
+    /// Nothing is changed when it fails.
+    pub async fn reserve(&self, orders: &[Order], ttl: Duration) -> Result<Reserved, Fault> {
+        if orders.is_empty() {
+            return Ok(Reserved { answers: Vec::new(), expired: 0 });
+        }
+        let mut seen = HashSet::with_capacity(orders.len());
+        let orders_once: Vec<&Order> = orders.iter().filter(|order| seen.insert(&order.id)).collect();
+        let sound = orders_once.iter().filter(|order| order.request.absurdity.is_none());
+        let mut products: Vec<i64> = sound.flat_map(|order| order.request.lines.product_ids()).collect();
+        products.sort_unstable();
+        products.dedup();
+        let reservation = Reservation { orders: &orders_once, ttl };
+        let done = match self.at_once(&reservation, &products).await? {
+            Some(done) => done,
+            None => commit(&self.pool, products, reservation).await?,
+        };
+        self.forecast.learn(done.levels);
+        let answer =
+            |order: &Order| done.answers.get(&order.id).map_or(Answer::Conflict, |stored| stored.answer_to(order));
+        Ok(Reserved { answers: orders.iter().map(answer).collect(), expired: done.expired })
+    }
+
+    /// The short way: decides on the forecast, and writes that if the forecast is true. `None` if it is not.
+    async fn at_once(&self, reservation: &Reservation<'_>, products: &[i64]) -> Result<Option<Done>, Fault> {
+        let Some(levels) = self.forecast.levels(products) else { return Ok(None) };
+        let Reservation { orders, ttl } = reservation;
+        let decisions = decide(&levels, orders.iter().map(|order| &order.request));
+        let short = short(&levels, &decisions);
+        let mut changes = Changes::default();
+        let orders = decided(orders.iter().copied(), decisions, &mut changes);
+        let after = changes.applied_to(&levels);
+        let mut kept = self.connection.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        let stored = store(&mut connection, Decided { orders, levels: &levels, changes, short: &short }, *ttl).await?;
+        *kept = Some(connection);
+        if stored.is_none() {
+            self.forecast.failed();
+        }
+        Ok(stored.map(|answers| Done { answers, levels: after, expired: 0 }))
+    }
 }
 
 struct Reservation<'a> {
@@ -59,18 +108,26 @@ struct Reservation<'a> {
     ttl: Duration,
 }
 
-impl Transaction for Reservation<'_> {
-    type Done = (Answers, usize);
+struct Done {
+    answers: Answers,
+    /// What the stock is afterwards.
+    levels: Levels,
+    expired: usize,
+}
 
-    async fn attempt(&self, conn: &mut PgConnection, products: &[i64]) -> Result<Attempt<Self::Done>, Fault> {
-        let mut levels = lock(conn, products).await?;
+impl Transaction for Reservation<'_> {
+    type Done = Done;
+
+    /// The long way.
+    async fn attempt(&self, conn: &mut PgConnection, products: &[i64]) -> Result<Attempt<Done>, Fault> {
+        let locked = lock(conn, products).await?;
         let mut answers = stored(conn, self.orders).await?;
-        let fresh: Vec<&Order> = self.orders.iter().filter(|order| !answers.contains_key(&order.id)).copied().collect();
-        let mut changes = Changes::default();
-        let mut expired = 0;
+        let fresh: Vec<&Order> = self.orders.iter().copied().filter(|order| !answers.contains_key(&order.id)).collect();
+        let (mut levels, mut changes, mut expired) = (locked.clone(), Changes::default(), 0);
+        let mut short;
         let decisions = loop {
             let decisions = decide(&levels, fresh.iter().map(|order| &order.request));
-            let short = short(&levels, &decisions);
+            short = self::short(&levels, &decisions);
             let due = if short.is_empty() { Vec::new() } else { due(conn, Some(&short)).await? };
             if due.is_empty() {
                 break decisions;
@@ -86,19 +143,30 @@ impl Transaction for Reservation<'_> {
             }
             due.iter().for_each(|hold| changes.free(&hold.lines));
         };
-        let decided: Vec<(&Order, Decision)> = fresh.into_iter().zip(decisions).collect();
-        for (order, _) in decided.iter().filter(|(_, decision)| *decision == Decision::Held) {
-            changes.hold(&order.request.lines);
-        }
-        if !decided.is_empty() {
-            let Some(new) = store(conn, decided, self.ttl).await? else {
+        let orders = decided(fresh, decisions, &mut changes);
+        let levels = changes.applied_to(&locked);
+        if !orders.is_empty() {
+            let Some(new) = store(conn, Decided { orders, levels: &locked, changes, short: &short }, self.ttl).await?
+            else {
                 return Ok(Attempt::Again(Vec::new()));
             };
             answers.extend(new);
         }
-        changes.apply(conn).await?;
-        Ok(Attempt::Done((answers, expired)))
+        Ok(Attempt::Done(Done { answers, levels, expired }))
     }
+}
+
+/// Each order with its decision. What is held goes into `changes`.
+fn decided<'a>(
+    orders: impl IntoIterator<Item = &'a Order>,
+    decisions: Vec<Decision>,
+    changes: &mut Changes,
+) -> Vec<(&'a Order, Decision)> {
+    let decided: Vec<(&Order, Decision)> = orders.into_iter().zip(decisions).collect();
+    for (order, _) in decided.iter().filter(|(_, decision)| *decision == Decision::Held) {
+        changes.hold(&order.request.lines);
+    }
+    decided
 }
 
 /// The products whose shortage an expired hold could mend.

@@ -20,6 +20,7 @@ use messaging::Publisher;
 use messaging::consumer::{answer, decide, settle};
 use messaging::outbox::Relay;
 use ms_inventory::events::Created;
+use ms_inventory::hold::Reserver;
 use tokio::task::{block_in_place, spawn_blocking};
 
 use crate::client::{Client, Customer};
@@ -44,7 +45,8 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
     let batch: Vec<_> = consumer.take(3).map(Result::unwrap).collect().await;
     if step >= Step::Decided {
         let relay = Relay::new(world.pool.clone(), Duration::from_secs(1));
-        let created = Created { pool: world.pool.clone(), relay, hold_ttl: Duration::from_secs(900) };
+        let reserver = Reserver::new(world.pool.clone());
+        let created = Created { reserver, relay, hold_ttl: Duration::from_secs(900) };
         let verdicts = decide(&created, queue, &batch, || true).await.unwrap();
         if step >= Step::Answered {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();

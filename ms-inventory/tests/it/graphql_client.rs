@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use messaging::outbox::Relay;
 use ms_inventory::graphql;
-use ms_inventory::hold::{self, Answer, Order};
+use ms_inventory::hold::{Answer, Order};
 use ms_inventory::stock::Request;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ impl World {
     ) -> Vec<Answer> {
         let order = |(id, lines): (I, Vec<_>)| Order { id: order_id(id), request: Request::of(&items(&lines)) };
         let orders: Vec<Order> = orders.into_iter().map(order).collect();
-        hold::reserve(&self.pool, &orders, Duration::from_secs(900)).await.unwrap().answers
+        self.reserver.reserve(&orders, Duration::from_secs(900)).await.unwrap().answers
     }
 
     /// The events in the outbox, in order.

@@ -10,21 +10,21 @@ use tokio::sync::Barrier;
 
 use crate::world::{World, items, order_id};
 
-const TTL: Duration = Duration::from_secs(900);
+pub(crate) const TTL: Duration = Duration::from_secs(900);
 
-fn order(id: impl Into<String>, pairs: &[(i64, i64)]) -> Order {
+pub(crate) fn order(id: impl Into<String>, pairs: &[(i64, i64)]) -> Order {
     Order { id: order_id(id), request: Request::of(&items(pairs)) }
 }
 
-async fn reserve(world: &World, orders: &[Order]) -> Vec<Answer> {
-    hold::reserve(&world.pool, orders, TTL).await.unwrap().answers
+pub(crate) async fn reserve(world: &World, orders: &[Order]) -> Vec<Answer> {
+    world.reserver.reserve(orders, TTL).await.unwrap().answers
 }
 
-fn is_reserved(answer: &Answer) -> bool {
+pub(crate) fn is_reserved(answer: &Answer) -> bool {
     matches!(answer, Answer::Reserved { .. })
 }
 
-fn reason(answer: &Answer) -> &str {
+pub(crate) fn reason(answer: &Answer) -> &str {
     match answer {
         Answer::Rejected { reason, .. } => reason,
         other => panic!("{other:?}"),
@@ -130,7 +130,7 @@ async fn expired_stock_is_sellable_in_the_same_instant() {
     world.let_holds_run_out().await;
 
     // The new order is short of `b` only, and the due hold has `a` as well.
-    let reserved = hold::reserve(&world.pool, &[order("NEW", &[(b, 2)])], TTL).await.unwrap();
+    let reserved = world.reserver.reserve(&[order("NEW", &[(b, 2)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 1);
     assert_eq!(world.level(a).await.reserved, 0);
@@ -148,7 +148,7 @@ async fn expiry_of_more_holds_than_one_statement_takes_still_fills_the_order() {
     let ones: Vec<Order> = (0..1_200).map(|n| order(format!("OLD-{n}"), &[(product, 1)])).collect();
     assert!(reserve(&world, &ones).await.iter().all(is_reserved));
     world.let_holds_run_out().await;
-    let reserved = hold::reserve(&world.pool, &[order("NEW", &[(product, 1_200)])], TTL).await.unwrap();
+    let reserved = world.reserver.reserve(&[order("NEW", &[(product, 1_200)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 1_200);
     world.assert_adds_up().await;
@@ -160,7 +160,7 @@ async fn an_order_that_fits_takes_nothing_from_those_whose_time_ran_out() {
     let product = world.product(5).await;
     reserve(&world, &[order("OLD", &[(product, 1)])]).await;
     world.let_holds_run_out().await;
-    let reserved = hold::reserve(&world.pool, &[order("NEW", &[(product, 4)])], TTL).await.unwrap();
+    let reserved = world.reserver.reserve(&[order("NEW", &[(product, 4)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 0);
     assert_eq!(hold::expire_due(&world.pool).await.unwrap(), 1);
@@ -186,7 +186,7 @@ async fn storms_over_the_same_products_never_deadlock() {
                 let ids: Vec<String> = (0..4).map(|n| format!("{task}-{round}-{n}")).collect();
                 let lines = if task % 2 == 0 { [(a, 1), (b, 1)] } else { [(b, 1), (a, 1)] };
                 let orders: Vec<Order> = ids.iter().map(|id| order(id.as_str(), &lines)).collect();
-                hold::reserve(&world.pool, &orders, Duration::from_millis(50)).await.unwrap();
+                world.reserver.reserve(&orders, Duration::from_millis(50)).await.unwrap();
                 match task % 4 {
                     0 => drop(hold::cancel(&world.pool, &[order_id(&*ids[0]), order_id(&*ids[3])]).await.unwrap()),
                     1 => drop(hold::expire_due(&world.pool).await.unwrap()),

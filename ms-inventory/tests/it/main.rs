@@ -9,6 +9,7 @@ mod catalogue_pages;
 mod catalogue_seed;
 mod client;
 mod crashes;
+mod forecasts;
 mod graphql_client;
 mod graphql_schema;
 mod graphql_statements;

@@ -8,6 +8,7 @@ use dev::testing::{Database, Vhost};
 use events::{Item, OrderId};
 use metrics_exporter_prometheus::PrometheusHandle;
 use ms_inventory::config::Config;
+use ms_inventory::hold::Reserver;
 use ms_inventory::stock::Level;
 use ms_inventory::{MIGRATIONS, doctor};
 use sqlx::PgPool;
@@ -21,6 +22,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) struct World {
     pub(crate) pool: PgPool,
     pub(crate) database: Database,
+    /// Whoever reserves in this world, so that both ways are taken.
+    pub(crate) reserver: Reserver,
 }
 
 impl World {
@@ -32,7 +35,7 @@ impl World {
         let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
         let pool = boot::database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
         MIGRATIONS.run(&pool).await.unwrap();
-        Self { pool, database }
+        Self { reserver: Reserver::new(pool.clone()), pool, database }
     }
 
     /// A new product of which so many were received.
