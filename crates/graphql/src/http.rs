@@ -1,7 +1,8 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_graphql::{
-    Executor, ObjectType, Request, Schema, SchemaBuilder, ServerError, SubscriptionType, parser::types::OperationType,
+    Executor, ObjectType, Request, Schema, SchemaBuilder, ServerError, SubscriptionType, ValidationMode,
+    parser::types::OperationType,
 };
 use axum::{
     Router,
@@ -17,8 +18,11 @@ use trace::Trace;
 use crate::{
     Limits, Refusal,
     completion::{self, FieldTypes},
-    cost, document, errors, playground, request,
+    cost, document,
+    documents::{Documents, Recall},
+    errors, playground, request,
     response::{self, Accept, Denied, Media},
+    validator::{self, Validator},
 };
 
 type HttpRequest = axum::http::Request<Body>;
@@ -42,25 +46,26 @@ where
     assert!(M::is_empty() || M::type_name() == "Mutation", "the root of mutations has another name");
     assert!(S::is_empty() || S::type_name() == "Subscription", "the root of subscriptions has another name");
 
-    let mut schema = schema.limit_complexity(limits.max_complexity);
-    if !limits.introspection {
-        // A suggestion ("did you mean …") tells names, too.
-        schema = schema.disable_introspection().disable_suggestions();
-    }
-    let schema = schema.finish();
+    let schema = limits.apply(schema).validation_mode(ValidationMode::Fast).finish();
+    let validator = validator::beside(&schema, &limits);
     let types = FieldTypes::of(&schema.sdl());
-    let edge = Arc::new(Edge { schema, types, limits });
-    let methods = get(on_get::<Schema<Q, M, S>>).post(on_post::<Schema<Q, M, S>>).fallback(on_other_method);
+    let documents = Documents::new(limits.max_remembered_bytes);
+    let edge = Arc::new(Edge { schema, validator, documents, types, limits });
+    let methods = get(on_get::<Schema<Q, M, S>, Validator<Q, M, S>>)
+        .post(on_post::<Schema<Q, M, S>, Validator<Q, M, S>>)
+        .fallback(on_other_method);
     Router::new().route("/graphql", methods).merge(playground::router()).with_state(edge)
 }
 
-struct Edge<E> {
+struct Edge<E, V> {
     schema: E,
+    validator: V,
+    documents: Documents,
     types: FieldTypes,
     limits: Limits,
 }
 
-async fn on_post<E: Executor>(State(edge): State<Arc<Edge<E>>>, request: HttpRequest) -> HttpResponse {
+async fn on_post<E: Executor, V: Executor>(State(edge): State<Arc<Edge<E, V>>>, request: HttpRequest) -> HttpResponse {
     let (head, body) = request.into_parts();
     answer(&edge, head, async |head: &Parts| {
         request::check_content_type(&head.headers)?;
@@ -70,7 +75,7 @@ async fn on_post<E: Executor>(State(edge): State<Arc<Edge<E>>>, request: HttpReq
     .await
 }
 
-async fn on_get<E: Executor>(State(edge): State<Arc<Edge<E>>>, request: HttpRequest) -> HttpResponse {
+async fn on_get<E: Executor, V: Executor>(State(edge): State<Arc<Edge<E, V>>>, request: HttpRequest) -> HttpResponse {
     let (head, _) = request.into_parts();
     if !request::has_query(&head.uri) && Accept::of(&head.headers).prefers_html() {
         return playground::page();
@@ -84,8 +89,8 @@ async fn on_other_method(headers: HeaderMap) -> HttpResponse {
 }
 
 /// Reads and executes a request in the time there is, and turns whatever becomes of it into a response.
-async fn answer<E: Executor>(
-    edge: &Edge<E>,
+async fn answer<E: Executor, V: Executor>(
+    edge: &Edge<E, V>,
     head: Parts,
     read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
 ) -> HttpResponse {
@@ -116,18 +121,28 @@ async fn answer<E: Executor>(
     }
 }
 
-async fn execute<E: Executor>(
-    edge: &Edge<E>,
+async fn execute<E: Executor, V: Executor>(
+    edge: &Edge<E, V>,
     head: Parts,
     trace: Trace,
     read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
 ) -> Result<async_graphql::Response, Denied> {
     let mut request = read(&head).await?;
-    if let Err(error) = admit(&mut request, &edge.limits) {
+    let recall = edge.documents.recall(&mut request);
+    if recall == Recall::New
+        && let Err(error) = admit(&mut request, &edge.limits)
+    {
         return Ok(async_graphql::Response::from_errors(vec![error]));
     }
     if head.method != Method::POST && !is_query(&mut request) {
         return Err(Denied::method_not_allowed("only a query can be sent by GET: send a mutation by POST"));
+    }
+    if recall != Recall::Valid {
+        let errors = validator::validate(&edge.validator, &mut request).await;
+        if !errors.is_empty() {
+            return Ok(async_graphql::Response::from_errors(errors));
+        }
+        edge.documents.remember(&mut request);
     }
     let operation_name = request.operation_name.clone();
     // It is parsed: the schema does not look at the text again.

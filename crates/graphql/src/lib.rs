@@ -12,10 +12,14 @@
 //! 3. `document` looks at the query's bytes: how many tokens, how deeply nested.
 //! 4. `cost` counts what the parsed document asks for, each fragment once, so that fragments that double twenty
 //!    times cost microseconds.
-//! 5. The schema validates and executes it. [`Limits::max_complexity`] holds there.
-//! 6. `completion` puts null where a field failed; the library leaves a hole there.
-//! 7. `errors` gives each error its code, and hides what a client must not see.
-//! 8. `response` writes it in the media type the client accepts, with the status that media type asks for.
+//! 5. `validator` applies the rules of GraphQL.
+//! 6. The schema executes it. [`Limits::max_complexity`] holds there.
+//! 7. `completion` puts null where a field failed; the library leaves a hole there.
+//! 8. `errors` gives each error its code, and hides what a client must not see.
+//! 9. `response` writes it in the media type the client accepts, with the status that media type asks for.
+//!
+//! A document that passed steps 3 to 5 is remembered by `documents`, and the next request with the same text does not
+//! go through them again.
 //!
 //! ```
 //! use async_graphql::{EmptyMutation, EmptySubscription, Object, Schema};
@@ -59,6 +63,8 @@ mod request;
 
 mod cost;
 mod document;
+mod documents;
+mod validator;
 
 mod completion;
 mod errors;
@@ -68,10 +74,12 @@ mod response;
 mod id;
 pub mod page;
 mod playground;
+mod ready;
 mod text;
 
 pub use crate::http::router;
 pub use id::Id;
 pub use limits::Limits;
+pub use ready::Ready;
 pub use refusal::{Code, Refusal};
 pub use text::text;

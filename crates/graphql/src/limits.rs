@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use async_graphql::SchemaBuilder;
+
 /// What one request may cost. Everything here is refused with a code and a message that names the limit.
 ///
 /// The defaults leave room for GraphiQL's introspection query (about 240 fields, 15 levels) and for a mutation that
@@ -22,6 +24,9 @@ pub struct Limits {
     /// The schema's own measure: 1 a field, and what each field's `complexity` says. Default 20 000: about 1 000
     /// objects of 20 fields.
     pub max_complexity: usize,
+    /// Bytes of text of the documents that are remembered, so that the next request with the same text is not parsed and
+    /// validated again. Default 128 KiB: some 300 documents, which parsed take about 4 MiB, and 12 at the worst.
+    pub max_remembered_bytes: usize,
     /// Whether the schema may be read over HTTP (`__schema`, `__type`, and federation's `_service`). Default `true`.
     pub introspection: bool,
 }
@@ -36,7 +41,17 @@ impl Default for Limits {
             max_fields: 1_000,
             max_directives: 50,
             max_complexity: 20_000,
+            max_remembered_bytes: 128 * 1024,
             introspection: true,
         }
+    }
+}
+
+impl Limits {
+    /// Sets those that the schema itself holds.
+    pub(crate) fn apply<Q, M, S>(&self, schema: SchemaBuilder<Q, M, S>) -> SchemaBuilder<Q, M, S> {
+        let schema = schema.limit_complexity(self.max_complexity);
+        // A suggestion ("did you mean …") tells names, too.
+        if self.introspection { schema } else { schema.disable_introspection().disable_suggestions() }
     }
 }

@@ -3,6 +3,7 @@
 //! [`query`] and [`mutation`] are the two roots; the other files are the nouns they speak of. A resolver is one hop from
 //! the function that has the SQL.
 
+mod connection;
 mod error;
 mod hold;
 mod loader;

@@ -4,8 +4,8 @@ use ::graphql::{Id, Refusal, text};
 use async_graphql::{Context, Enum, InputObject, Object};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use sqlx::PgPool;
 
+use super::connection::connection;
 use super::error::{Result, invalid};
 use super::int;
 use super::price::{Price, two_decimals};
@@ -177,7 +177,7 @@ impl ProductTotals {
     /// How many products match the filter on all pages together. They are counted only if this is asked for.
     #[graphql(complexity = "100")]
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i32> {
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = connection(ctx).await?;
         Ok(int(product::count(&mut conn, &self.filter).await?))
     }
 }

@@ -1,12 +1,12 @@
 //! What can be asked.
 
 use ::graphql::page::{Cursor, Page, PageSize};
-use ::graphql::{Id, Refusal, text};
+use ::graphql::{Id, Ready, Refusal, text};
 use async_graphql::connection::{Connection, EmptyFields};
 use async_graphql::{Context, ID, Object};
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 
+use super::connection::connection;
 use super::error::Result;
 use super::hold::{Hold, HoldStatus};
 use super::movement::Movement;
@@ -35,12 +35,11 @@ impl Query {
         #[graphql(desc = "The product's id.")] id: Option<Id>,
         #[graphql(desc = "The product's stock keeping unit, exactly.")] sku: Option<String>,
     ) -> Result<Option<Product>> {
-        let pool = ctx.data::<PgPool>()?;
         let found = match (id, sku) {
-            (Some(Id(id)), None) => product::find(&mut *pool.acquire().await?, id).await?,
+            (Some(Id(id)), None) => product::find(&mut *connection(ctx).await?, id).await?,
             (None, Some(sku)) => {
                 text("sku", &sku, MAX_KEY_CHARS)?;
-                product::find_by_sku(&mut *pool.acquire().await?, &sku).await?
+                product::find_by_sku(&mut *connection(ctx).await?, &sku).await?
             }
             _ => return Err(Refusal::invalid("give either id or sku").into()),
         };
@@ -59,7 +58,7 @@ impl Query {
         #[graphql(desc = "Only those that come before this cursor of the same order.")] before: Option<String>,
         #[graphql(desc = "Which products. All if left out.")] filter: Option<ProductFilter>,
         #[graphql(desc = "In which order. By id, the smallest first, if left out.")] order_by: Option<ProductOrder>,
-    ) -> Result<Connection<Cursor<Place>, Product, ProductTotals>> {
+    ) -> Result<Connection<Cursor<Place>, Ready<Product>, ProductTotals>> {
         let order = order_by.map_or(ORDER, Order::from);
         let filter = filter.map(ProductFilter::parse).transpose()?.unwrap_or_default();
         let page = Page::<Place>::parse(first, after, last, before, PAGE)?;
@@ -72,10 +71,10 @@ impl Query {
             backward: page.backward,
             limit: page.fetch(),
         };
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = connection(ctx).await?;
         let products = product::page(&mut conn, &filter, order, slice).await?;
         let place = |product: &product::Product| Place::of(product, order.field);
-        Ok(page.connection_with(products, place, Product, ProductTotals { filter }))
+        Ok(page.connection_with(products, place, |product| Ready(Product(product)), ProductTotals { filter }))
     }
 
     /// What is held for an order; null if the order never came here.
@@ -85,7 +84,7 @@ impl Query {
         #[graphql(desc = "The order's public id.")] order_id: ID,
     ) -> Result<Option<Hold>> {
         text("orderId", &order_id, MAX_KEY_CHARS)?;
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = connection(ctx).await?;
         Ok(read::find(&mut conn, &order_id).await?.map(Hold))
     }
 
@@ -101,7 +100,7 @@ impl Query {
     ) -> Result<Connection<Cursor<(DateTime<Utc>, String)>, Hold>> {
         let page = Page::parse(first, after, None, None, PAGE)?;
         let filter = read::Filter { product_id: product_id.map(|id| id.0), status: status.map(Into::into) };
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = connection(ctx).await?;
         let holds = read::page(&mut conn, filter, page.after.as_ref(), page.fetch()).await?;
         let place = |hold: &read::Hold| (hold.created_at, hold.order_id.clone());
         Ok(page.connection_with(holds, place, Hold, EmptyFields))
@@ -117,7 +116,7 @@ impl Query {
         #[graphql(desc = "Only those that come after this cursor.")] after: Option<String>,
     ) -> Result<Connection<Cursor<i64>, Movement>> {
         let page = Page::parse(first, after, None, None, PAGE)?;
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = connection(ctx).await?;
         let product_id = product_id.map(|id| id.0);
         let movements = ledger::page(&mut conn, product_id, page.after, page.fetch()).await?;
         Ok(page.connection(movements, |movement| movement.id, Movement))

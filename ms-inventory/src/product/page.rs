@@ -134,6 +134,15 @@ pub async fn page(
     order: Order,
     slice: Slice<'_>,
 ) -> sqlx::Result<Vec<Product>> {
+    match quick(filter, order, slice) {
+        Some(after) => by_id(conn, after, slice.limit).await,
+        // Boxed, because each future round this one would have room for all of its statements, and be copied with it.
+        None => Box::pin(scan(conn, filter, order, slice)).await,
+    }
+}
+
+/// Reads what any filter and order asks for.
+async fn scan(conn: &mut PgConnection, filter: &Filter, order: Order, slice: Slice<'_>) -> sqlx::Result<Vec<Product>> {
     let (low, high) = if order.descending { (slice.before, slice.after) } else { (slice.after, slice.before) };
     macro_rules! scan {
         ($place:ident, $column:literal, $type:literal, $direction:literal $(, $and:literal)?) => {{
@@ -198,6 +207,50 @@ pub async fn page(
         (Field::UpdatedAt, false) => scan!(UpdatedAt, "updated_at", "timestamptz", "asc"),
         (Field::UpdatedAt, true) => scan!(UpdatedAt, "updated_at", "timestamptz", "desc"),
     }
+}
+
+/// The most products [`by_id`] reads.
+const MAX_QUICK: i64 = 101;
+
+/// The id after which [`by_id`] reads, where it answers what is asked: the whole catalogue in its own order, forward.
+fn quick(filter: &Filter, order: Order, slice: Slice<'_>) -> Option<i64> {
+    let is_plain = order == Order { field: Field::Id, descending: false } && *filter == Filter::default();
+    match slice {
+        Slice { after, before: None, backward: false, limit: ..=MAX_QUICK } if is_plain => match after {
+            Some(Place::Id(_, id)) => Some(*id),
+            Some(_) => None,
+            None => Some(i64::MIN),
+        },
+        _ => None,
+    }
+}
+
+/// What most people look at. The statement of any filter is planned anew each time, because its best plan depends on
+/// what is asked, and that takes five times as long as to run it. So is any statement with a parameter for its limit: not
+/// knowing it, PostgreSQL supposes a tenth of the table, and takes no plan that is made for all. The limit inside says
+/// that it is a page, so after five times the plan is kept (0.19 ms of planning, and then 0.01 ms), and the one outside
+/// stops it where the page ends.
+async fn by_id(conn: &mut PgConnection, after: i64, limit: i64) -> sqlx::Result<Vec<Product>> {
+    sqlx::query_as!(
+        Product,
+        "select id, sku, name, description, price, version, created_at, updated_at, on_hand, reserved
+         from (
+           select id, sku, name, description, price, version, created_at, updated_at, on_hand, reserved
+           from products
+           join stock on product_id = id
+           where deleted_at is null
+             and id > $1
+             and product_id > $1
+           order by id
+           limit 101
+         ) as page
+         order by id
+         limit $2",
+        after,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// How many products there are on all pages.

@@ -61,3 +61,42 @@ async fn a_page_in_the_middle_reads_little_more_than_its_rows() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_page_of_the_whole_catalogue_is_not_planned_anew() {
+    let world = World::new().await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    sqlx::query(
+        "with product as (
+             insert into products (sku, name, price)
+             select n::text, n::text, 1
+             from generate_series(1, $1) as n
+             returning id
+         )
+         insert into stock (product_id, on_hand)
+         select id, 1 from product",
+    )
+    .bind(PRODUCTS)
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    sqlx::query("vacuum analyze").execute(&mut *conn).await.unwrap();
+    // As on the connections for requests.
+    sqlx::query("set plan_cache_mode = auto").execute(&mut *conn).await.unwrap();
+
+    let order = Order { field: Field::Id, descending: false };
+    let mut after = None;
+    for _ in 0..20 {
+        let slice = Slice { after: after.as_ref(), before: None, backward: false, limit: 21 };
+        let page = product::page(&mut conn, &Filter::default(), order, slice).await.unwrap();
+        assert_eq!(page.len(), 21);
+        after = page.last().map(|product| Place::of(product, Field::Id));
+    }
+    // PostgreSQL plans for the values themselves five times before it takes a plan for any.
+    let planned: i64 =
+        sqlx::query_scalar("select custom_plans from pg_prepared_statements where statement like 'select id%as page%'")
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+    assert_eq!(planned, 5);
+}

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Debug;
+use std::sync::Once;
 
 use serde_json::json;
 use tracing::field::{Field, Visit};
@@ -13,7 +14,7 @@ use crate::graphql_client::Api;
 use crate::world::World;
 
 thread_local! {
-    static STATEMENTS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static STATEMENTS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 /// sqlx tells of each statement it ran.
@@ -40,7 +41,7 @@ impl Subscriber for Statements {
                 let summary = format!("{value:?}");
                 // A connection that meets a type for the first time asks what it is.
                 if field.name() == "summary" && !summary.contains("pg_type") {
-                    STATEMENTS.with_borrow_mut(|statements| statements.push(summary));
+                    STATEMENTS.with_borrow_mut(|heard| heard.iter_mut().for_each(|heard| heard.push(summary.clone())));
                 }
             }
         }
@@ -56,10 +57,12 @@ impl Subscriber for Statements {
 
 /// The statements this thread runs until the future is done. The test's runtime must have one thread.
 pub(crate) async fn statements<T>(work: impl Future<Output = T>) -> (Vec<String>, T) {
-    let _subscribed = tracing::subscriber::set_default(Statements);
-    STATEMENTS.take();
+    // For all threads: one that none listens to would otherwise have told sqlx, for all, that nobody does.
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| tracing::subscriber::set_global_default(Statements).unwrap());
+    STATEMENTS.replace(Some(Vec::new()));
     let done = work.await;
-    (STATEMENTS.take(), done)
+    (STATEMENTS.take().unwrap(), done)
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@
 
 mod audits;
 mod cost;
+mod documents;
 mod errors;
 mod http;
 mod playground;
+mod ready;
 mod schema;
 mod server;
 mod values;

@@ -8,7 +8,7 @@ use async_graphql::{
 };
 use axum::http::request::Parts;
 use graphql::{
-    Id, Refusal,
+    Id, Ready, Refusal,
     page::{Cursor, Page, PageSize},
 };
 
@@ -81,6 +81,11 @@ impl Query {
 
     async fn must(&self) -> Node {
         Node
+    }
+
+    /// The same as `must`, resolved in place.
+    async fn ready(&self) -> Ready<Node> {
+        Ready(Node)
     }
 
     async fn item(&self) -> Item {
