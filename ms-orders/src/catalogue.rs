@@ -2,7 +2,7 @@
 
 pub mod fill;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use events::inventory::ProductEvent;
 use rust_decimal::Decimal;
@@ -78,12 +78,12 @@ impl TryFrom<ProductEvent> for Change {
     }
 }
 
-/// Those of the products that are sold.
+/// Those of the products that are sold, by their ids.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn sold(conn: &mut PgConnection, product_ids: &[i64]) -> sqlx::Result<Vec<Product>> {
-    sqlx::query_as!(
+pub async fn sold(conn: &mut PgConnection, product_ids: &[i64]) -> sqlx::Result<HashMap<i64, Product>> {
+    let products = sqlx::query_as!(
         Product,
         "select product_id, sku, name, price, version
          from catalogue
@@ -91,7 +91,8 @@ pub async fn sold(conn: &mut PgConnection, product_ids: &[i64]) -> sqlx::Result<
         product_ids,
     )
     .fetch_all(conn)
-    .await
+    .await?;
+    Ok(products.into_iter().map(|product| (product.product_id, product)).collect())
 }
 
 /// Keeps what is newer than what is known. One statement, however many; repeated or late changes change nothing.

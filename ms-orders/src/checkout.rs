@@ -1,6 +1,6 @@
 //! What an order costs. Pure; `quote` and `createOrder` share it, so that what is shown is what is charged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use events::{Item, MAX_LINES, MAX_QUANTITY};
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -103,18 +103,17 @@ impl Line {
     }
 }
 
-/// What a basket costs when `products` is what the shop sells and the fee is so many per cent. Half a cent is rounded
+/// What a basket costs when `sold` is what the shop sells, by its ids, and the fee is so many per cent. Half a cent is rounded
 /// to the even cent, so that roundings do not add up in anybody's favour.
 ///
 /// # Errors
 /// [`Refused`] when a product is not among them, or the total is too large.
-pub fn quote(basket: &Basket, products: Vec<Product>, fee_percent: Decimal) -> Result<Quote, Refused> {
-    let mut sold: BTreeMap<i64, Product> = products.into_iter().map(|product| (product.product_id, product)).collect();
+pub fn quote(basket: &Basket, sold: &HashMap<i64, Product>, fee_percent: Decimal) -> Result<Quote, Refused> {
     let mut lines = Vec::with_capacity(basket.0.len());
     let mut unknown = Vec::new();
     for (product_id, &quantity) in &basket.0 {
-        match sold.remove(product_id) {
-            Some(product) => lines.push(Line { product, quantity }),
+        match sold.get(product_id) {
+            Some(product) => lines.push(Line { product: product.clone(), quantity }),
             None => unknown.push(*product_id),
         }
     }
@@ -144,6 +143,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn sold(products: impl IntoIterator<Item = Product>) -> HashMap<i64, Product> {
+        products.into_iter().map(|product| (product.product_id, product)).collect()
+    }
 
     fn product(product_id: i64, price: &str) -> Product {
         Product { product_id, sku: format!("SKU-{product_id}"), name: "Kettle".into(), price: dec(price), version: 1 }
@@ -190,7 +193,7 @@ mod tests {
             ("59.90", "7.25", "4.34"),
             ("59.90", "0", "0"),
         ] {
-            let quote = quote(&basket(&[(1, 1)]).unwrap(), vec![product(1, price)], dec(percent)).unwrap();
+            let quote = quote(&basket(&[(1, 1)]).unwrap(), &sold([product(1, price)]), dec(percent)).unwrap();
             assert_eq!(quote.fee, dec(fee), "{percent} % of {price}");
             assert_eq!(quote.total, dec(price) + dec(fee));
         }
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn all_unknown_products_are_named() {
         let wanted = basket(&[(1, 1), (7, 1), (9, 1)]).unwrap();
-        let refused = quote(&wanted, vec![product(1, "1")], dec("20")).unwrap_err();
+        let refused = quote(&wanted, &sold([product(1, "1")]), dec("20")).unwrap_err();
         assert_eq!(refused, Refused::UnknownProducts(vec![7, 9]));
         assert_eq!(refused.to_string(), "there are no such products: 7, 9");
     }
@@ -208,14 +211,14 @@ mod tests {
     fn a_total_beyond_the_database_is_refused_and_not_a_fault() {
         let dear = "9999999999.99";
         let cost = |quantity, percent| {
-            quote(&basket(&[(1, quantity)]).unwrap(), vec![product(1, dear)], dec(percent)).map(|quote| quote.total)
+            quote(&basket(&[(1, quantity)]).unwrap(), &sold([product(1, dear)]), dec(percent)).map(|quote| quote.total)
         };
         assert_eq!(cost(1, "0"), Ok(dec(dear)));
         assert_eq!(cost(1, "0.01"), Err(Refused::TooExpensive));
         assert_eq!(cost(MAX_QUANTITY, "20"), Err(Refused::TooExpensive));
-        let dearest: Vec<_> = (0..MAX_LINES as i64).map(|id| product(id, dear)).collect();
-        let all: Vec<_> = dearest.iter().map(|product| (product.product_id, MAX_QUANTITY)).collect();
-        assert_eq!(quote(&basket(&all).unwrap(), dearest, dec("100")), Err(Refused::TooExpensive));
+        let dearest = sold((0..MAX_LINES as i64).map(|id| product(id, dear)));
+        let all: Vec<_> = dearest.keys().map(|&id| (id, MAX_QUANTITY)).collect();
+        assert_eq!(quote(&basket(&all).unwrap(), &dearest, dec("100")), Err(Refused::TooExpensive));
     }
 
     proptest! {
@@ -226,7 +229,7 @@ mod tests {
         ) {
             let products = lines.iter().map(|(&id, &(cents, _))| Product { price: Decimal::new(cents, 2), ..product(id, "0") });
             let items: Vec<_> = lines.iter().map(|(&id, &(_, quantity))| (id, quantity)).collect();
-            let quote = quote(&basket(&items).unwrap(), products.collect(), Decimal::new(per_mille, 1)).unwrap();
+            let quote = quote(&basket(&items).unwrap(), &sold(products), Decimal::new(per_mille, 1)).unwrap();
             let cents: i64 = lines.values().map(|(cents, quantity)| cents * quantity).sum();
             prop_assert_eq!(quote.subtotal, Decimal::new(cents, 2));
             prop_assert_eq!(quote.total, quote.subtotal + quote.fee);

@@ -1,7 +1,7 @@
 //! Orders: taken at once, whether inventory is up or not, and brought on by what inventory answers.
 //!
 //! In reading order: [`status`] is what an order is and becomes, [`checkout`] what it costs, [`catalogue`] what is sold,
-//! [`order`] all of that in the database, [`events`] how answers and products arrive, [`reask`] how an order that was
+//! [`order`] all of that in the database, [`till`] who places orders together, [`events`] how answers and products arrive, [`reask`] how an order that was
 //! never answered is asked for again, [`graphql`] what people see of it.
 
 pub mod catalogue;
@@ -12,6 +12,7 @@ pub mod graphql;
 pub mod order;
 pub mod reask;
 pub mod status;
+pub mod till;
 
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.shop.outbox_period_ms));
     let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
-    let routes = graphql::router(database.requests.clone(), relay.clone(), config.shop.clone());
+    let routes = graphql::router(database.requests.clone(), &relay, config.shop.clone());
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled), metrics);
     let (pool, inventory_url) = (database.pool.clone(), config.inventory_url);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };

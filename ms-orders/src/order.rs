@@ -23,6 +23,8 @@ pub struct Order {
     pub id: String,
     /// What it is.
     pub status: Status,
+    /// Names the request that placed it, where that had a name.
+    pub idempotency_key: Option<String>,
     /// What its lines add up to.
     pub subtotal: Decimal,
     /// The fee.
@@ -82,8 +84,8 @@ macro_rules! orders {
     ($tail:tt, $($argument:expr),*) => {
         sqlx::query_as!(
             Order,
-            r#"select id, status as "status: Status", subtotal, fee, total, payment_reference, expires_at, reason,
-                      shortages as "shortages: Json<Vec<Shortage>>", created_at, updated_at
+            r#"select id, status as "status: Status", idempotency_key, subtotal, fee, total, payment_reference,
+                      expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>", created_at, updated_at
                from orders "# + $tail,
             $($argument),*
         )

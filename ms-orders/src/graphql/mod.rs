@@ -14,6 +14,7 @@ use messaging::outbox::Relay;
 use sqlx::PgPool;
 
 use crate::config::Shop;
+use crate::till::Till;
 
 pub use mutation::Mutation;
 pub use query::Query;
@@ -24,12 +25,12 @@ pub fn schema() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
 }
 
 /// Serves the schema.
-pub fn router(pool: PgPool, relay: Relay, shop: Shop) -> Router {
+pub fn router(pool: PgPool, relay: &Relay, shop: Shop) -> Router {
     let schema = schema()
         .data(DataLoader::new(loaders::Lines(pool.clone()), tokio::spawn))
         .data(DataLoader::new(loaders::Steps(pool.clone()), tokio::spawn))
+        .data(Till::open(&pool, relay))
         .data(pool)
-        .data(relay)
         .data(shop);
     graphql::router(schema, Limits::default())
 }

@@ -1,14 +1,13 @@
 use async_graphql::{Context, InputObject, Object, Result};
 use graphql::{Refusal, text};
 use messaging::Trace;
-use messaging::outbox::Relay;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::error::not_placed;
 use super::types::{ItemInput, Order, basket};
 use crate::config::Shop;
 use crate::order::{self, NewOrder};
+use crate::till::Till;
 
 /// The most characters of an idempotency key and of a payment reference.
 const MAX_TEXT_CHARS: usize = 255;
@@ -57,11 +56,7 @@ impl Mutation {
             reask_after_seconds: shop.reask_after_seconds,
             trace: *ctx.data::<Trace>()?,
         };
-        let mut tx = ctx.data::<PgPool>()?.begin().await?;
-        let order = order::place(&mut tx, &new).await.map_err(not_placed)?;
-        tx.commit().await?;
-        ctx.data::<Relay>()?.wake();
-        Ok(Order(order))
+        Ok(Order(ctx.data::<Till>()?.place(new).await.map_err(not_placed)?))
     }
 }
 

@@ -56,7 +56,7 @@ impl Query {
         let basket = basket(&items)?;
         let mut conn = ctx.data::<PgPool>()?.acquire().await?;
         let sold = catalogue::sold(&mut conn, &basket.product_ids()).await?;
-        let quote = checkout::quote(&basket, sold, ctx.data::<Shop>()?.fee_percent);
+        let quote = checkout::quote(&basket, &sold, ctx.data::<Shop>()?.fee_percent);
         Ok(Quote(quote.map_err(|reason| refused(&reason))?))
     }
 }

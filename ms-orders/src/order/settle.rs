@@ -47,8 +47,7 @@ pub async fn settle(conn: &mut PgConnection, answers: &[Answer]) -> Result<Vec<O
             reason: order.reason.clone().unwrap_or_default(),
         }));
     }
-    update(conn, &orders).await?;
-    insert_steps(conn, &steps).await?;
+    update(conn, &orders, &steps).await?;
     for (_, status) in steps {
         metrics::counter!("orders_settled_total", "status" => label(status)).increment(1);
     }
@@ -142,66 +141,57 @@ async fn lock(conn: &mut PgConnection, answers: &[Answer]) -> sqlx::Result<BTree
     Ok(settling.collect())
 }
 
-async fn update(conn: &mut PgConnection, orders: &BTreeMap<String, Settling>) -> Result<(), Fault> {
+/// Stores what became of the orders, and appends to their timelines.
+async fn update(
+    conn: &mut PgConnection,
+    orders: &BTreeMap<String, Settling>,
+    steps: &[(&Answer, Status)],
+) -> Result<(), Fault> {
     let changed: Vec<_> = orders.iter().filter(|(_, order)| order.changed).collect();
     if changed.is_empty() {
         return Ok(());
     }
     macro_rules! column {
-        ($get:expr) => {
-            &changed.iter().map($get).collect::<Vec<_>>()
+        ($rows:ident, $get:expr) => {
+            &$rows.iter().map($get).collect::<Vec<_>>()
         };
     }
-    let updated = sqlx::query!(
-        "update orders
-         set status = new.status,
-             stock_released = new.stock_released,
-             expires_at = new.expires_at,
-             reason = new.reason,
-             shortages = new.shortages,
-             updated_at = case when new.status = new.was then updated_at else now() end
-         from unnest(
-             $1::text[], $2::order_status[], $3::order_status[], $4::bool[], $5::timestamptz[], $6::text[], $7::jsonb[]
-         ) as new (id, was, status, stock_released, expires_at, reason, shortages)
-         where orders.id = new.id and orders.status = new.was",
-        column!(|(id, _)| id.as_str()) as &[&str],
-        column!(|(_, order)| order.was) as &[Status],
-        column!(|(_, order)| order.status) as &[Status],
-        column!(|(_, order)| order.stock_released),
-        column!(|(_, order)| order.expires_at) as &[Option<DateTime<Utc>>],
-        column!(|(_, order)| order.reason.as_deref()) as &[Option<&str>],
-        column!(|(_, order)| order.shortages.as_ref()) as &[Option<&Json<Vec<Shortage>>>],
+    let updated = sqlx::query_scalar!(
+        r#"with updated as (
+               update orders
+               set status = new.status,
+                   stock_released = new.stock_released,
+                   expires_at = new.expires_at,
+                   reason = new.reason,
+                   shortages = new.shortages,
+                   updated_at = case when new.status = new.was then updated_at else now() end
+               from unnest(
+                   $1::text[], $2::order_status[], $3::order_status[], $4::bool[], $5::timestamptz[], $6::text[],
+                   $7::jsonb[]
+               ) as new (id, was, status, stock_released, expires_at, reason, shortages)
+               where orders.id = new.id and orders.status = new.was
+               returning orders.id
+           ), step as (
+               insert into order_steps (order_id, status, cause, message_id, trace_id)
+               select * from unnest($8::text[], $9::order_status[], $10::text[], $11::text[], $12::text[])
+           )
+           select count(*) as "count!" from updated"#,
+        column!(changed, |(id, _)| id.as_str()) as &[&str],
+        column!(changed, |(_, order)| order.was) as &[Status],
+        column!(changed, |(_, order)| order.status) as &[Status],
+        column!(changed, |(_, order)| order.stock_released),
+        column!(changed, |(_, order)| order.expires_at) as &[Option<DateTime<Utc>>],
+        column!(changed, |(_, order)| order.reason.as_deref()) as &[Option<&str>],
+        column!(changed, |(_, order)| order.shortages.as_ref()) as &[Option<&Json<Vec<Shortage>>>],
+        column!(steps, |(answer, _)| answer.event.order_id().as_str()) as &[&str],
+        column!(steps, |(_, status)| *status) as &[Status],
+        column!(steps, |(answer, _)| name(&answer.event)) as &[&str],
+        column!(steps, |(answer, _)| answer.message_id.as_deref()) as &[Option<&str>],
+        column!(steps, |(answer, _)| answer.trace.to_string()),
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    if updated.rows_affected() == changed.len() as u64 {
-        Ok(())
-    } else {
-        Err(Fault::Sticky(anyhow::anyhow!("a locked order changed")))
-    }
-}
-
-async fn insert_steps(conn: &mut PgConnection, steps: &[(&Answer, Status)]) -> sqlx::Result<()> {
-    if steps.is_empty() {
-        return Ok(());
-    }
-    macro_rules! column {
-        ($get:expr) => {
-            &steps.iter().map($get).collect::<Vec<_>>()
-        };
-    }
-    sqlx::query!(
-        "insert into order_steps (order_id, status, cause, message_id, trace_id)
-         select * from unnest($1::text[], $2::order_status[], $3::text[], $4::text[], $5::text[])",
-        column!(|(answer, _)| answer.event.order_id().as_str()) as &[&str],
-        column!(|(_, status)| *status) as &[Status],
-        column!(|(answer, _)| name(&answer.event)) as &[&str],
-        column!(|(answer, _)| answer.message_id.as_deref()) as &[Option<&str>],
-        column!(|(answer, _)| answer.trace.to_string()),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    if updated == changed.len() as i64 { Ok(()) } else { Err(Fault::Sticky(anyhow::anyhow!("a locked order changed"))) }
 }
 
 fn name(event: &StockEvent) -> &'static str {

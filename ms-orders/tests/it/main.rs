@@ -4,6 +4,7 @@
 
 mod inventory;
 mod statements;
+mod till;
 mod world;
 
 mod catalogue;

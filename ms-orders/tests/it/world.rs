@@ -43,20 +43,10 @@ impl World {
 
     /// Places an order without the API, and returns its id.
     pub(crate) async fn place(&self, items: &[(i64, i64)]) -> String {
-        let items = items.iter().map(|&(product_id, quantity)| events::Item { product_id, quantity });
-        let new = NewOrder {
-            id: order::new_id(Uuid::now_v7()).unwrap(),
-            basket: checkout::Basket::of(items).unwrap(),
-            idempotency_key: None,
-            payment_reference: None,
-            fee_percent: 20.into(),
-            reask_after_seconds: 30,
-            trace: messaging::Trace::start(),
-        };
         let mut tx = self.pool.begin().await.unwrap();
-        let order = order::place(&mut tx, &new).await.unwrap();
+        let placed = order::place(&mut tx, &[new_order(items)]).await.unwrap().remove(0).unwrap();
         tx.commit().await.unwrap();
-        order.id
+        placed.id
     }
 
     pub(crate) async fn count(&self, table: &'static str) -> i64 {
@@ -83,6 +73,20 @@ impl World {
         let instance = Instance::start(self.database.url(), vhost.amqp_url(), args).await;
         eventually("the instance is ready", async || instance.is_ready().await).await;
         instance
+    }
+}
+
+/// An order to be placed.
+pub(crate) fn new_order(items: &[(i64, i64)]) -> NewOrder {
+    let items = items.iter().map(|&(product_id, quantity)| events::Item { product_id, quantity });
+    NewOrder {
+        id: order::new_id(Uuid::now_v7()).unwrap(),
+        basket: checkout::Basket::of(items).unwrap(),
+        idempotency_key: None,
+        payment_reference: None,
+        fee_percent: 20.into(),
+        reask_after_seconds: 30,
+        trace: messaging::Trace::start(),
     }
 }
 

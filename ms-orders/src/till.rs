@@ -1,0 +1,123 @@
+//! The till: orders that come at the same time are placed in one transaction.
+//!
+//! A commit costs more than the order in it. So while one batch is placed those who come wait, and then go together: one
+//! when it is quiet, all who are there when it is busy. Nobody waits for others to come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use messaging::Fault;
+use messaging::outbox::Relay;
+use sqlx::{PgPool, PgTransaction};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::order::{self, NewOrder, Order, PlaceError};
+
+/// The most who wait here; who comes then waits outside, until the request's own time is over.
+const QUEUE: usize = 1_000;
+
+/// The most orders in one transaction.
+const BATCH: usize = 250;
+
+/// Transactions at a time: one is prepared while the other waits for the disk. More would only make them smaller.
+const DESKS: usize = 2;
+
+/// How long a transaction may take. A request's own time is over by then, so there is nobody left to be answered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Places orders, together where several wait.
+#[derive(Debug, Clone)]
+pub struct Till(mpsc::Sender<Customer>);
+
+#[derive(Debug)]
+struct Customer {
+    order: NewOrder,
+    answer: oneshot::Sender<Result<Order, PlaceError>>,
+}
+
+impl Till {
+    /// Opens it, for as long as somebody may come. `relay` is woken for the events of the orders.
+    pub fn open(pool: &PgPool, relay: &Relay) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..DESKS {
+            tokio::spawn(attend(waiting.clone(), pool.clone(), relay.clone()));
+        }
+        Self(queue)
+    }
+
+    /// Places an order. When this returns it is committed, and its event with it.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub async fn place(&self, order: NewOrder) -> Result<Order, PlaceError> {
+        let (answer, answered) = oneshot::channel();
+        let unanswered = || PlaceError::Fault(Fault::Server(anyhow::anyhow!("the till did not answer")));
+        self.0.send(Customer { order, answer }).await.map_err(|_| unanswered())?;
+        answered.await.map_err(|_| unanswered())?
+    }
+}
+
+async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: PgPool, relay: Relay) {
+    loop {
+        let mut batch = Vec::new();
+        if waiting.lock().await.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
+        let (pool, relay) = (pool.clone(), relay.clone());
+        // A task of its own: should it panic, the next batch is served all the same.
+        tokio::spawn(async move { serve(&pool, &relay, batch).await }).await.ok();
+    }
+}
+
+async fn serve(pool: &PgPool, relay: &Relay, batch: Vec<Customer>) {
+    // Whose request has timed out has been told so, and places no order any more.
+    let present = batch.into_iter().filter(|customer| !customer.answer.is_closed());
+    let (orders, answers): (Vec<_>, Vec<_>) = present.map(|customer| (customer.order, customer.answer)).unzip();
+    let placed = place_all(pool, &orders).await;
+    relay.wake();
+    for (answer, placed) in answers.into_iter().zip(placed) {
+        answer.send(placed).ok();
+    }
+}
+
+/// Places orders together; where that fails by what is in one of them, each alone, so that the others do not fail.
+async fn place_all(pool: &PgPool, orders: &[NewOrder]) -> Vec<Result<Order, PlaceError>> {
+    match commit(pool, orders).await {
+        Ok(placed) => placed,
+        Err(Fault::Sticky(error)) if orders.len() > 1 => {
+            let error = format!("{error:#}");
+            tracing::warn!(orders.len = orders.len(), error, "orders cannot be placed together; placing each alone");
+            let mut placed = Vec::with_capacity(orders.len());
+            for order in orders.chunks(1) {
+                placed.extend(commit(pool, order).await.unwrap_or_else(|fault| vec![Err(fault.into())]));
+            }
+            placed
+        }
+        Err(fault) => {
+            let fault = fault.to_string();
+            orders.iter().map(|_| Err(Fault::Server(anyhow::anyhow!("{fault}")).into())).collect()
+        }
+    }
+}
+
+async fn commit(pool: &PgPool, orders: &[NewOrder]) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
+    let committing = async {
+        let mut tx = begin(pool).await?;
+        let placed = order::place(&mut tx, orders).await?;
+        tx.commit().await?;
+        Ok(placed)
+    };
+    let late = |_| Fault::Server(anyhow::anyhow!("the database took more than {} s", PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, committing).await.map_err(late)?
+}
+
+/// Begins a transaction. That an idle connection is gone shows only now, and then it is the next one's turn.
+async fn begin(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
+    for _ in 0..pool.num_idle() {
+        if let Ok(tx) = pool.begin().await {
+            return Ok(tx);
+        }
+    }
+    pool.begin().await
+}

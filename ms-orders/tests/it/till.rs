@@ -1,0 +1,115 @@
+//! Orders that are placed together.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use messaging::outbox::Relay;
+use ms_orders::checkout::Refused;
+use ms_orders::order::{self, NewOrder, PlaceError};
+use ms_orders::till::Till;
+
+use crate::statements::Statements;
+use crate::world::{World, new_order};
+
+fn till(world: &World) -> Till {
+    Till::open(&world.pool, &Relay::new(world.pool.clone(), Duration::from_secs(1)))
+}
+
+fn keyed(key: &str, items: &[(i64, i64)]) -> NewOrder {
+    NewOrder { idempotency_key: Some(key.into()), ..new_order(items) }
+}
+
+#[tokio::test]
+async fn orders_placed_together_are_answered_each_for_itself() {
+    let world = World::new().await;
+    world.sell(&[(1, "10"), (2, "0.35")]).await;
+    let before = keyed("before", &[(1, 1)]);
+    let till = till(&world);
+    let first = till.place(before.clone()).await.unwrap();
+
+    let orders = [
+        new_order(&[(1, 2), (2, 1)]),
+        new_order(&[(7, 1)]),
+        keyed("now", &[(2, 1)]),
+        keyed("before", &[(1, 1)]),
+        keyed("now", &[(2, 1)]),
+        keyed("now", &[(2, 2)]),
+        keyed("before", &[(2, 1)]),
+        new_order(&[(2, 3)]),
+    ];
+    let mut conn = world.pool.acquire().await.unwrap();
+    let placed = order::place(&mut conn, &orders).await.unwrap();
+    let total = |at: usize| placed[at].as_ref().unwrap().total.to_string();
+    assert_eq!((total(0).as_str(), total(7).as_str()), ("24.42", "1.26"));
+    assert_eq!(placed[0].as_ref().unwrap().id, orders[0].id.as_str());
+    let refused =
+        |at: usize| matches!(&placed[at], Err(PlaceError::Refused(Refused::UnknownProducts(ids))) if *ids == [7]);
+    assert!(refused(1), "{:?}", placed[1]);
+    assert_eq!(placed[3].as_ref().unwrap(), &first);
+    let reused = |at: usize| match &placed[at] {
+        Err(PlaceError::KeyReused { order_id }) => order_id.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reused(6), first.id);
+    // Whichever of the three with one key was stored, all answers are about that one.
+    let stored: Vec<String> =
+        sqlx::query_scalar("select id from orders where idempotency_key = 'now'").fetch_all(&world.pool).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    for at in [2, 4, 5] {
+        let about = placed[at].as_ref().map_or_else(|_| reused(at), |order| order.id.clone());
+        assert_eq!(about, stored[0]);
+    }
+    assert!(placed[2].is_ok() == placed[4].is_ok() && placed[2].is_ok() != placed[5].is_ok());
+    for (table, rows) in [("orders", 4), ("order_lines", 5), ("order_steps", 4), ("outbox", 4)] {
+        assert_eq!(world.count(table).await, rows, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_the_database_refuses_fails_alone() {
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    sqlx::raw_sql("alter table orders add constraint no_poison check (payment_reference <> 'poison')")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let till = till(&world);
+    let order = |n: usize| {
+        let payment_reference = Some(if n == 7 { "poison".to_owned() } else { n.to_string() });
+        NewOrder { payment_reference, ..new_order(&[(1, 1)]) }
+    };
+    let placed = join_all((0..20).map(|n| till.place(order(n)))).await;
+    for (n, placed) in placed.iter().enumerate() {
+        assert_eq!(placed.is_ok(), n != 7, "{n}: {placed:?}");
+    }
+    assert_eq!((world.count("orders").await, world.count("outbox").await), (19, 19));
+}
+
+#[tokio::test]
+async fn connections_that_are_gone_cost_no_order() {
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    let till = till(&world);
+    let open = join_all((0..5).map(|_| world.pool.acquire())).await;
+    drop(open);
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity
+                  where datname = current_database() and pid <> pg_backend_pid()";
+    sqlx::query(others).execute(&world.pool).await.unwrap();
+    till.place(new_order(&[(1, 1)])).await.unwrap();
+}
+
+#[tokio::test]
+async fn orders_take_the_same_number_of_statements_however_many() {
+    let world = World::new().await;
+    world.sell(&[(1, "1"), (2, "2")]).await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    let statements = Statements::listen();
+    let mut counts = Vec::new();
+    for size in [1, 200] {
+        let orders: Vec<NewOrder> = (0..size).map(|_| new_order(&[(1, 1), (2, 1)])).collect();
+        statements.heard();
+        assert!(order::place(&mut conn, &orders).await.unwrap().iter().all(Result::is_ok));
+        counts.push(statements.heard().len());
+    }
+    assert_eq!(counts, [3, 3]);
+}
