@@ -18,6 +18,7 @@ ENV SQLX_OFFLINE=true CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY Cargo.toml Cargo.lock ./
 COPY migrations migrations
 COPY e2e e2e
+COPY bench bench
 COPY --from=playground /src/playground/dist playground/dist
 COPY crates crates
 COPY ms-inventory ms-inventory

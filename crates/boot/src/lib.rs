@@ -2,8 +2,9 @@
 //!
 //! [`config`] reads what it is told, [`telemetry`] says what it does, [`database`] and [`health`] wait for and watch
 //! what it needs, [`http`] serves, [`shutdown`] ends it in order, [`service`] puts it
-//! together, and [`stack`] keeps a hostile message from ending it.
+//! together, and [`stack`] keeps a hostile message from ending it. Whatever is linked with this crate uses [`allocator`].
 
+mod allocator;
 pub mod config;
 pub mod database;
 pub mod health;

@@ -12,6 +12,7 @@ pub mod testing;
 pub mod status;
 pub mod up;
 
+pub mod bench;
 pub mod check;
 pub mod queries;
 pub mod tally;

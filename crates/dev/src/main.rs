@@ -9,7 +9,7 @@ use dev::check::Selection;
 use dev::progress::Progress;
 use dev::servers;
 use dev::status::Status;
-use dev::{check, install, interrupt, testing, up, workspace};
+use dev::{bench, check, install, interrupt, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
@@ -57,6 +57,13 @@ enum Command {
         #[arg(short, long)]
         package: Option<String>,
     },
+    /// Measures how fast it is, as ratios in one run on this machine; --help lists what can be measured
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Handed on to the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Records the queries of each service in its .sqlx, after a change of SQL or of the schema
     Prepare,
     /// Starts only the test servers, leaves them running and prints their variables: eval "$(cargo dev servers)"
@@ -89,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status { json } => print_status(json)?,
         Command::Psql { name, arguments } => psql(&name, &arguments)?,
         Command::Test { filter, package } => return check::run(&Selection { filter, package }),
+        Command::Bench { arguments } => return bench::run(&arguments),
         Command::Prepare => return check::record_queries(),
         Command::Servers { stop: false } => start_servers()?,
         Command::Servers { stop: true } => servers::stop_tests()?,

@@ -41,9 +41,18 @@ impl Management {
 
     /// The broker's version, once it answers.
     pub fn version(&self) -> Result<String> {
-        let mut response = self.send(&Method::GET, "/api/overview", None)?;
-        let overview: Value = response.body_mut().read_json()?;
-        Ok(overview["rabbitmq_version"].as_str().context("no rabbitmq_version in the overview")?.to_owned())
+        self.overview("rabbitmq_version")
+    }
+
+    /// The version of Erlang it runs on.
+    pub fn erlang_version(&self) -> Result<String> {
+        self.overview("erlang_version")
+    }
+
+    fn overview(&self, field: &str) -> Result<String> {
+        let overview: Value = self.send(&Method::GET, "/api/overview", None)?.body_mut().read_json()?;
+        let value = overview[field].as_str().with_context(|| format!("no {field} in the overview"))?;
+        Ok(value.to_owned())
     }
 
     /// Names of the nodes of the cluster that run.

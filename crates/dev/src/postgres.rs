@@ -74,6 +74,11 @@ impl Postgres {
         self.port
     }
 
+    /// Its process number.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// Kills the server and all its backends the hard way.
     pub fn kill9(&mut self) {
         self.process.kill9();

@@ -83,6 +83,11 @@ impl RabbitMq {
         self.node.rabbitmqctl()
     }
 
+    /// Its process number.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// Kills the broker the hard way.
     pub fn kill9(&mut self) {
         self.process.kill9();

@@ -28,15 +28,23 @@ pub fn test_dir() -> Result<PathBuf> {
 /// Folder of the programs cargo built with `profile` (`debug` or `release`), found from the running one, so that any
 /// `CARGO_TARGET_DIR` works.
 pub fn programs(profile: &str) -> Result<PathBuf> {
-    let program = env::current_exe().context("the running program's path is unknown")?;
-    // target/debug/dev, or target/debug/deps/test-0123456789abcdef
-    let target = program
-        .ancestors()
-        .skip(1)
-        .find(|folder| !folder.ends_with("deps"))
-        .and_then(Path::parent)
-        .with_context(|| format!("{} is not in a target folder of cargo", program.display()))?;
+    let own = own_folder()?;
+    let target = own.parent().with_context(|| format!("{} is not in a target folder of cargo", own.display()))?;
     Ok(target.join(profile))
+}
+
+/// The profile the running program was built with.
+pub fn profile() -> Result<String> {
+    let own = own_folder()?;
+    let name = own.file_name().with_context(|| format!("{} is not in a target folder of cargo", own.display()))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Where the running program lies: of target/debug/dev, or target/debug/deps/test-0123456789abcdef, it is target/debug.
+fn own_folder() -> Result<PathBuf> {
+    let program = env::current_exe().context("the running program's path is unknown")?;
+    let folder = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    Ok(folder.with_context(|| format!("{} lies in no folder", program.display()))?.to_path_buf())
 }
 
 /// Cargo on the repository, without what an outer `cargo run` tells about its own package: build scripts that watch

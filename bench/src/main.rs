@@ -1,0 +1,6 @@
+//! The benchmark's program, see [`bench`].
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    bench::run().await
+}
