@@ -110,16 +110,16 @@ enum Scenario {
     Instances,
     /// p99 at half the maximum rate against the echo at that rate, and p50 and p99 from a tenth of it to all
     Latency,
+    /// createOrder over HTTP against a constant mutation, and the whole trip to CONFIRMED
+    Orders,
+    /// A page of products over GraphQL against the same SQL without it, and against Mercurius
+    Reads,
     /// 10 million stored holds and 1 million products against an empty database
     Size,
     /// Twice the maximum rate for a minute: where the orders wait, and how soon it is over
     Overload,
     /// Millions of orders: rate, memory, dead rows, table and index sizes
     Soak,
-    /// createOrder over HTTP against a constant mutation, and the whole trip to CONFIRMED
-    Orders,
-    /// A page of products over GraphQL against the same SQL without it, and against Mercurius
-    Reads,
 }
 
 /// Measures what the command line asks for, or is what is being compared with.
@@ -146,14 +146,19 @@ pub async fn run() -> Result<()> {
         process::sweep_below(&folder);
         interrupt::exit_code(signal)
     })?;
-    let measured = measure(&wanted, effort, &amounts).await;
+    let mut results = Results::of((!is_everything).then(|| names(&wanted)));
+    let measured = measure(&wanted, effort, &amounts, &mut results).await;
     interrupt::yield_to_it();
-    let results = measured?;
-    if busy_machine { Ok(()) } else { results.write(effort, is_everything) }
+    measured
 }
 
-async fn measure(scenarios: &[Scenario], effort: Effort, amounts: &Amounts) -> Result<Results> {
-    let mut results = Results::default();
+/// `hot-soak`
+fn names(scenarios: &[Scenario]) -> String {
+    let names = scenarios.iter().filter_map(Scenario::to_possible_value);
+    names.map(|name| name.get_name().to_owned()).collect::<Vec<_>>().join("-")
+}
+
+async fn measure(scenarios: &[Scenario], effort: Effort, amounts: &Amounts, results: &mut Results) -> Result<()> {
     for scenario in scenarios {
         let ground = Ground::prepare()?;
         let section = match scenario {
@@ -179,6 +184,9 @@ async fn measure(scenarios: &[Scenario], effort: Effort, amounts: &Amounts) -> R
         };
         results.on(ground.description()?);
         results.add(section, ground.voids().count());
+        if !effort.busy_machine {
+            results.write(effort)?;
+        }
     }
-    Ok(results)
+    Ok(())
 }

@@ -14,12 +14,19 @@ use crate::report::Section;
 /// What a run of the benchmark found out.
 #[derive(Debug, Default)]
 pub struct Results {
+    /// What was measured, unless it was everything.
+    only: Option<String>,
     sections: Vec<(Section, u32)>,
     charts: Vec<Chart>,
     servers: String,
 }
 
 impl Results {
+    /// Nothing yet, of everything or `only` of this.
+    pub fn of(only: Option<String>) -> Self {
+        Self { only, ..Self::default() }
+    }
+
     /// Adds a scenario, and how many of its measurements were void.
     pub fn add(&mut self, section: Section, voids: u32) {
         println!("{}", told(&section, voids));
@@ -36,12 +43,12 @@ impl Results {
         self.servers = servers;
     }
 
-    /// Writes `bench/results/DATE.md`, or `DATE-SCENARIO.md` if not everything was measured, and the charts.
-    pub fn write(&self, effort: Effort, is_everything: bool) -> Result<()> {
+    /// Writes `bench/results/DATE.md`, or `DATE-SCENARIO.md` if not everything is measured, and the charts: what there is
+    /// up to now, so that an hour's work does not hang on its last minute.
+    pub fn write(&self, effort: Effort) -> Result<()> {
         let folder = workspace::root()?.join("bench");
         let date = DateTime::<Local>::from(std::time::SystemTime::now()).format("%Y-%m-%d").to_string();
-        let names: Vec<&str> = self.sections.iter().map(|(section, _)| section.title).collect();
-        let name = if is_everything { date.clone() } else { format!("{date}-{}", names.join("-")) };
+        let name = self.only.as_ref().map_or_else(|| date.clone(), |only| format!("{date}-{only}"));
         write(&folder.join("results").join(format!("{name}.md")), &self.text(&date, effort)?)?;
         for chart in &self.charts {
             write(&folder.join("charts").join(chart.file_name()), &chart.draw()?)?;

@@ -28,7 +28,7 @@ async fn every_scenario_of_orders_comes_to_its_end_and_its_figures() {
         assert!(description.contains(setting), "{description}");
     }
     let (section, chart) = throughput::run(&ground, EFFORT).await.unwrap();
-    has_figures(&section, 5);
+    has_figures(&section, 8);
     assert!(chart.draw().unwrap().contains("1\u{202f}000 in flight"));
     has_figures(&backlog::run(&ground, EFFORT, 500).await.unwrap(), 2);
     has_figures(&hot::run(&ground, EFFORT).await.unwrap(), 4);

@@ -17,11 +17,11 @@ use crate::report::{Row, Section, Spread, Target};
 /// The most samples that are shown.
 const SHOWN: usize = 12;
 
-/// 100 in flight until so many orders are answered, with a sample each 10 s.
+/// 1 000 in flight until so many orders are answered, with a sample each 10 s.
 pub async fn run(ground: &Ground, effort: Effort, orders: u64) -> Result<Section> {
     let mut side = Side::inventory(ground, effort, 1).await?;
     let load = Load {
-        pace: Pace::Closed { in_flight: 100 },
+        pace: Pace::Closed { in_flight: 1_000 },
         mix: Mix::Spread,
         warm_up: Duration::ZERO,
         length: effort.length * 2,
@@ -36,7 +36,7 @@ pub async fn run(ground: &Ground, effort: Effort, orders: u64) -> Result<Section
     let stock_mib = last.stock_mib;
     let dead = format!("{} dead rows, {} runs of autovacuum", last.stock_dead, last.stock_vacuums);
     let about = format!(
-        "100 in flight until {} orders were answered, sampled each {:.0} s.\n\n{}",
+        "1 000 in flight until {} orders were answered, sampled each {:.0} s.\n\n{}",
         side.client.reserved(),
         load.length.as_secs_f64(),
         sample::table(&shown(&samples)),
