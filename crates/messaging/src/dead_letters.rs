@@ -3,13 +3,12 @@
 mod command;
 mod shelf;
 
-use futures::future::try_join_all;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::publisher::message_id;
+use crate::publisher::{all, message_id};
 use crate::{Confirms, PublishError, Publisher, Trace};
 
 pub use command::Command;
@@ -42,7 +41,7 @@ pub(crate) async fn bury(
             with_reason(&delivery.properties, reason),
         )
     });
-    Ok(Confirms::of(try_join_all(sent).await?))
+    Ok(Confirms::of(all(sent.collect()).await?))
 }
 
 fn with_reason(properties: &BasicProperties, reason: &str) -> BasicProperties {

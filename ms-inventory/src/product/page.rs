@@ -136,8 +136,7 @@ pub async fn page(
 ) -> sqlx::Result<Vec<Product>> {
     match quick(filter, order, slice) {
         Some(after) => by_id(conn, after, slice.limit).await,
-        // Boxed, because each future round this one would have room for all of its statements, and be copied with it.
-        None => Box::pin(scan(conn, filter, order, slice)).await,
+        None => scan(conn, filter, order, slice).await,
     }
 }
 

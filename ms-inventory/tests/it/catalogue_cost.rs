@@ -19,10 +19,8 @@ async fn rows_read(conn: &mut PgConnection) -> i64 {
     .unwrap()
 }
 
-#[tokio::test]
-async fn a_page_in_the_middle_reads_little_more_than_its_rows() {
-    let world = World::new().await;
-    let mut conn = world.pool.acquire().await.unwrap();
+/// A catalogue in which no field orders products as another does.
+async fn fill(conn: &mut PgConnection) {
     sqlx::query(
         "with product as (
              insert into products (sku, name, price, updated_at)
@@ -38,6 +36,13 @@ async fn a_page_in_the_middle_reads_little_more_than_its_rows() {
     .await
     .unwrap();
     sqlx::query("vacuum analyze").execute(&mut *conn).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_in_the_middle_reads_little_more_than_its_rows() {
+    let world = World::new().await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    fill(&mut conn).await;
 
     for field in [Field::Id, Field::Name, Field::Sku, Field::Price, Field::UpdatedAt] {
         for descending in [false, true] {
@@ -66,21 +71,7 @@ async fn a_page_in_the_middle_reads_little_more_than_its_rows() {
 async fn a_page_of_the_whole_catalogue_is_not_planned_anew() {
     let world = World::new().await;
     let mut conn = world.pool.acquire().await.unwrap();
-    sqlx::query(
-        "with product as (
-             insert into products (sku, name, price)
-             select n::text, n::text, 1
-             from generate_series(1, $1) as n
-             returning id
-         )
-         insert into stock (product_id, on_hand)
-         select id, 1 from product",
-    )
-    .bind(PRODUCTS)
-    .execute(&mut *conn)
-    .await
-    .unwrap();
-    sqlx::query("vacuum analyze").execute(&mut *conn).await.unwrap();
+    fill(&mut conn).await;
     // As on the connections for requests.
     sqlx::query("set plan_cache_mode = auto").execute(&mut *conn).await.unwrap();
 
