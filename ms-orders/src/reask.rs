@@ -38,7 +38,9 @@ pub async fn reask(pool: &PgPool, relay: &Relay, pause_seconds: u32) -> Result<u
     loop {
         let mut tx = pool.begin().await?;
         let overdue = postpone(&mut tx, pause_seconds).await?;
-        let questions = questions(&mut tx, &overdue).await?;
+        let unsent = outbox::waiting(&mut tx, &overdue).await?;
+        let unanswered: Vec<&str> = overdue.iter().map(String::as_str).filter(|id| !unsent.contains(*id)).collect();
+        let questions = questions(&mut tx, &unanswered).await?;
         outbox::enqueue(&mut tx, &questions).await?;
         tx.commit().await?;
         if !questions.is_empty() {
@@ -78,14 +80,13 @@ async fn postpone(conn: &mut PgConnection, pause_seconds: u32) -> sqlx::Result<V
     .await
 }
 
-async fn questions(conn: &mut PgConnection, order_ids: &[String]) -> Result<Vec<Outgoing>, Fault> {
+async fn questions(conn: &mut PgConnection, order_ids: &[&str]) -> Result<Vec<Outgoing>, Fault> {
     let lines = sqlx::query!(
         "select order_id, product_id, quantity
          from order_lines
          where order_id = any($1)
-           and not exists (select from outbox where outbox.key = order_lines.order_id)
          order by order_id, product_id",
-        order_ids,
+        order_ids as &[&str],
     )
     .fetch_all(conn)
     .await?;

@@ -16,7 +16,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,9 @@ const BATCHES_IN_FLIGHT: usize = 2;
 
 /// Works through a queue until `shutdown`, then finishes the batches it has begun.
 ///
+/// Of several consumers of a queue, the one that began first gets all it can hold unacknowledged, and the next what is
+/// beyond that: side by side they would only wait for each other's locks.
+///
 /// The first message is taken alone. Whatever ends a session before a message is settled ends it with that message in
 /// hand and no other, so that only the culprit's deliveries are counted towards the queue's delivery limit.
 ///
@@ -72,7 +75,8 @@ pub async fn consume<H: Handler>(
     handler: &H,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let consumer = Consumer { connection, app_id, queue, handler, shutdown };
+    let priority = Priority::of_now();
+    let consumer = Consumer { connection, app_id, queue, priority, handler, shutdown };
     consumer.work(Limits { prefetch: 1, batch: 1 }, Until::Settled).await?;
     consumer.work(limits, Until::Shutdown).await
 }
@@ -81,8 +85,25 @@ struct Consumer<'a, H> {
     connection: &'a Connection,
     app_id: &'a str,
     queue: &'static str,
+    priority: Priority,
     handler: &'a H,
     shutdown: &'a CancellationToken,
+}
+
+/// The consumer that began first has the highest.
+#[derive(Debug, Clone, Copy)]
+struct Priority(i64);
+
+impl Priority {
+    fn of_now() -> Self {
+        Self(-chrono::Utc::now().timestamp_millis())
+    }
+
+    fn argument(self) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-priority".into(), AMQPValue::LongLongInt(self.0));
+        arguments
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +116,8 @@ enum Until {
 
 impl<H: Handler> Consumer<'_, H> {
     async fn work(&self, limits: Limits, until: Until) -> anyhow::Result<()> {
-        let Self { connection, app_id, queue, handler, shutdown } = *self;
-        let subscribing = subscribe(connection, app_id, queue, limits);
+        let Self { connection, app_id, queue, priority, handler, shutdown } = *self;
+        let subscribing = subscribe(connection, app_id, queue, priority, limits);
         let Some(subscribed) = shutdown.run_until_cancelled(subscribing).await else { return Ok(()) };
         let (channel, deliveries) = subscribed?;
         let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
@@ -137,12 +158,14 @@ async fn subscribe(
     connection: &Connection,
     app_id: &str,
     queue: &str,
+    priority: Priority,
     limits: Limits,
 ) -> anyhow::Result<(Channel, lapin::Consumer)> {
     let channel = answered(connection.create_channel()).await?;
     answered(channel.basic_qos(limits.prefetch, BasicQosOptions::default())).await?;
     let tag = format!("{app_id}.{queue}");
-    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let consumer = answered(channel.basic_consume(queue.into(), tag.as_str().into(), options, arguments)).await?;
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(queue.into(), tag.as_str().into(), options, priority.argument());
+    let consumer = answered(consuming).await?;
     Ok((channel, consumer))
 }

@@ -9,7 +9,7 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind, Queue};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -82,9 +82,17 @@ impl Client {
 
     /// How many messages wait in a queue, without those being worked on.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        self.look_at(queue).await.message_count()
+    }
+
+    /// How many consume a queue.
+    pub(crate) async fn consumers(&self, queue: &str) -> u32 {
+        self.look_at(queue).await.consumer_count()
+    }
+
+    async fn look_at(&self, queue: &str) -> Queue {
         let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
-        let queue = self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
-        queue.message_count()
+        self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap()
     }
 }
 

@@ -18,5 +18,6 @@ mod holds;
 mod ledger;
 mod messages;
 mod relay;
+mod standby;
 mod strangers;
 mod world;

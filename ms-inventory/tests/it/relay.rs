@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use boot::database::{Bounds, Database};
 use dev::testing::Vhost;
 use events::Item;
 use events::inventory::{ProductChanged, ReleaseCause, StockReleased};
@@ -117,6 +118,34 @@ async fn an_event_nobody_listens_to_is_kept_until_somebody_does_and_holds_up_nob
     for quantity in [1, 2] {
         assert_eq!(next(&mut consumer).await["items"][0]["quantity"], quantity);
     }
+}
+
+/// Autovacuum often finds an outbox empty, and then thinks that reading all of it is as quick as looking a key up.
+#[tokio::test]
+async fn a_surge_after_the_outbox_was_analyzed_empty_is_read_by_keys() {
+    const EVENTS: i64 = 2_000;
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let work = Database::open(&world.database.url().into(), "test", &Bounds::default()).unwrap().pool;
+    let relay = Relay::new(work, Duration::from_secs(60));
+    let surge: Vec<Outgoing> = (1..=EVENTS).map(changed).collect();
+    let relay_all = async || while relay.step(&publisher).await.unwrap() > 0 {};
+    store(&world, &surge).await;
+    sqlx::query("delete from outbox").execute(&world.pool).await.unwrap();
+    sqlx::query("analyze outbox").execute(&world.pool).await.unwrap();
+    relay_all().await;
+    store(&world, &surge).await;
+    relay_all().await;
+    let used = async || -> (i64, i64) {
+        sqlx::query_as("select idx_scan, idx_tup_read from pg_stat_user_indexes where indexrelname = 'outbox_by_key'")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap()
+    };
+    eventually("the statistics tell of the surge", async || used().await.0 >= EVENTS).await;
+    let (_, read) = used().await;
+    assert!(read <= 2 * EVENTS, "{read} entries were read for {EVENTS} events");
 }
 
 #[tokio::test]
