@@ -46,6 +46,8 @@ pub struct Level {
     pub ours: Spread,
     /// The echo.
     pub echo: Spread,
+    /// Ours, run by run, as a part of the echo's.
+    pub ratio: Spread,
 }
 
 /// p50 and p99 in milliseconds at one rate.
@@ -130,7 +132,12 @@ mod tests {
     fn both_charts_are_drawn_with_axes_legend_and_figures() {
         let spread = |median: f64| Spread::of([median * 0.95, median, median * 1.04]);
         let levels = [(1, 590.0, 1_200.0), (100, 12_300.0, 13_400.0), (1_000, 15_100.0, 15_600.0)];
-        let levels = levels.map(|(in_flight, ours, echo)| Level { in_flight, ours: spread(ours), echo: spread(echo) });
+        let levels = levels.map(|(in_flight, ours, echo)| Level {
+            in_flight,
+            ours: spread(ours),
+            echo: spread(echo),
+            ratio: spread(ours / echo),
+        });
         let throughput = Chart::Throughput(levels.to_vec()).draw().unwrap();
         for text in ["orders/s", "ms-inventory", "echo", "1\u{202f}000 in flight", "12\u{202f}300"] {
             assert!(throughput.contains(text), "{text}");

@@ -7,7 +7,7 @@ use bench::Effort;
 use bench::ground::Ground;
 use bench::report::Section;
 use bench::scenario::size::History;
-use bench::scenario::{backlog, hot, instances, latency, overload, rejections, size, soak, throughput};
+use bench::scenario::{backlog, hot, instances, latency, orders, overload, rejections, size, soak, throughput};
 use dev::testing::Folder;
 
 const EFFORT: Effort = Effort { rounds: 1, length: Duration::from_millis(100), busy_machine: true };
@@ -37,6 +37,7 @@ async fn every_scenario_of_orders_comes_to_its_end_and_its_figures() {
     let (section, chart) = latency::run(&ground, EFFORT).await.unwrap();
     has_figures(&section, 1);
     assert!(chart.draw().unwrap().contains("echo p99"));
+    has_figures(&orders::run(&ground, EFFORT).await.unwrap(), 3);
     has_figures(&size::run(&ground, EFFORT, History { holds: 2_000, products: 500 }).await.unwrap(), 3);
     has_figures(&overload::run(&ground, EFFORT).await.unwrap(), 3);
     has_figures(&soak::run(&ground, EFFORT, 200).await.unwrap(), 3);

@@ -51,7 +51,7 @@ pub(super) fn draw(paper: &Area<'_>, levels: &[Level]) -> Result<()> {
             let style = font(size, colour).pos(Pos::new(HPos::Center, VPos::Top));
             Text::new(text, (x, y + pixels), style)
         };
-        let ratio = format!("{:.2} of the echo", level.ours.median / level.echo.median);
+        let ratio = format!("{:.2} of the echo", level.ratio.median);
         paper.draw(&under(format!("{} in flight", thousands(level.in_flight as f64)), 10, 15, INK))?;
         paper.draw(&under(ratio, 31, 13, FAINT_INK))?;
     }

@@ -27,7 +27,9 @@ pub async fn run(ground: &Ground, effort: Effort) -> Result<(Section, Chart)> {
             ours.push(inventory.measure(Pace::Closed { in_flight }, Mix::Spread).await?);
             with_properties.push(dressed.measure(Pace::Closed { in_flight }, Mix::Spread).await?);
         }
-        rows.push(figures::rates(format!("{in_flight} in flight, orders/s"), &ours, &theirs, target));
+        let row = figures::rates(format!("{in_flight} in flight, orders/s"), &ours, &theirs, target);
+        let ratio = row.ratio;
+        rows.push(row);
         let what = format!("{in_flight} in flight, against an echo of messages with our properties");
         rows.push(figures::rates(what, &ours, &with_properties, None));
         if in_flight == 1 {
@@ -35,7 +37,7 @@ pub async fn run(ground: &Ground, effort: Effort) -> Result<(Section, Chart)> {
             rows.push(figures::latencies(what, 0.5, &ours, &theirs, Target::AtMost(2.5)));
         }
         let [ours, echo] = [&ours, &theirs].map(|runs| Spread::of(runs.iter().map(|run| run.per_second)));
-        levels.push(Level { in_flight, ours, echo });
+        levels.push(Level { in_flight, ours, echo, ratio });
     }
     inventory.verify()?;
     rows.push(figures::memory(inventory.peak_memory_mib()?));

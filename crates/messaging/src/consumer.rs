@@ -11,6 +11,7 @@ mod decide;
 mod settle;
 
 use std::future::Future;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -90,13 +91,15 @@ struct Consumer<'a, H> {
     shutdown: &'a CancellationToken,
 }
 
-/// The consumer that began first has the highest.
+/// The consumer that began first has the highest. In microseconds, because two instances are easily started within the
+/// same millisecond, and then they would share.
 #[derive(Debug, Clone, Copy)]
 struct Priority(i64);
 
 impl Priority {
     fn of_now() -> Self {
-        Self(-chrono::Utc::now().timestamp_millis())
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(now.as_micros()).map_or(i64::MIN, |micros| -micros))
     }
 
     fn argument(self) -> FieldTable {

@@ -5,9 +5,9 @@ use crate::stock::Levels;
 /// More products than this are not remembered: about a megabyte.
 const MAX_PRODUCTS: usize = 10_000;
 
-/// How many batches go the long way after a forecast that failed. Where another instance sells the same products, most
-/// would.
-const LONG_WAYS: u32 = 16;
+/// The most batches that go the long way after a forecast that failed. Where another instance sells the same products all
+/// the time, most would.
+const MAX_LONG_WAYS: u32 = 16;
 
 /// The levels of stock as the last batch of this instance left them.
 ///
@@ -20,18 +20,21 @@ pub(super) struct Forecast(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     levels: Levels,
+    /// How many batches still go the long way.
     long_ways: u32,
+    /// How many would after the next failure: twice as many each time, until a forecast is true.
+    next_long_ways: u32,
 }
 
 impl Forecast {
-    /// The levels of these products; `None` where one is not known, or where guessing has just failed.
+    /// The levels of those products that are known; `None` where guessing has just failed.
     pub(super) fn levels(&self, products: &[i64]) -> Option<Levels> {
         let mut state = self.state();
         if state.long_ways > 0 {
             state.long_ways -= 1;
             return None;
         }
-        products.iter().map(|id| Some((*id, *state.levels.get(id)?))).collect()
+        Some(products.iter().filter_map(|id| Some((*id, *state.levels.get(id)?))).collect())
     }
 
     /// A batch was committed and left these levels.
@@ -43,9 +46,16 @@ impl Forecast {
         state.levels.extend(levels);
     }
 
+    /// It was right.
+    pub(super) fn was_true(&self) {
+        self.state().next_long_ways = 0;
+    }
+
     /// It was wrong.
-    pub(super) fn failed(&self) {
-        self.state().long_ways = LONG_WAYS;
+    pub(super) fn was_false(&self) {
+        let mut state = self.state();
+        state.long_ways = state.next_long_ways;
+        state.next_long_ways = (2 * state.next_long_ways).clamp(1, MAX_LONG_WAYS);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -99,6 +99,14 @@ async fn lock(conn: &mut PgConnection, products: &[i64]) -> sqlx::Result<Levels>
     Ok(rows.into_iter().map(|row| (row.product_id, Level { on_hand: row.on_hand, reserved: row.reserved })).collect())
 }
 
+/// Reads the stock rows of products as they are now, and not for longer.
+async fn look(conn: &mut PgConnection, products: &[i64]) -> sqlx::Result<Levels> {
+    let rows = sqlx::query!("select product_id, on_hand, reserved from stock where product_id = any($1)", products)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.product_id, Level { on_hand: row.on_hand, reserved: row.reserved })).collect())
+}
+
 /// By how much `reserved` changes, by product.
 #[derive(Debug, Default)]
 struct Changes(BTreeMap<i64, i64>);

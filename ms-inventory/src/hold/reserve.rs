@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::answer::{Answer, Answers, Decided, store, stored};
 use super::forecast::Forecast;
 use super::release::{due, end, unlocked};
-use super::{Attempt, Changes, Status, Transaction, commit, lock};
+use super::{Attempt, Changes, Status, Transaction, commit, lock, look};
 use crate::stock::{Decision, Levels, Request, decide};
 
 /// An order that wants stock.
@@ -81,22 +81,27 @@ impl Reserver {
 
     /// The short way: decides on the forecast, and writes that if the forecast is true. `None` if it is not.
     async fn at_once(&self, reservation: &Reservation<'_>, products: &[i64]) -> Result<Option<Done>, Fault> {
-        let Some(levels) = self.forecast.levels(products) else { return Ok(None) };
+        let Some(mut levels) = self.forecast.levels(products) else { return Ok(None) };
+        let mut kept = self.connection.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        let unknown: Vec<i64> = products.iter().copied().filter(|id| !levels.contains_key(id)).collect();
+        if !unknown.is_empty() {
+            levels.extend(look(&mut connection, &unknown).await?);
+        }
         let Reservation { orders, ttl } = reservation;
         let decisions = decide(&levels, orders.iter().map(|order| &order.request));
         let short = short(&levels, &decisions);
         let mut changes = Changes::default();
         let orders = decided(orders.iter().copied(), decisions, &mut changes);
         let after = changes.applied_to(&levels);
-        let mut kept = self.connection.lock().await;
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => self.pool.acquire().await?,
-        };
         let stored = store(&mut connection, Decided { orders, levels: &levels, changes, short: &short }, *ttl).await?;
         *kept = Some(connection);
-        if stored.is_none() {
-            self.forecast.failed();
+        match stored {
+            Some(_) => self.forecast.was_true(),
+            None => self.forecast.was_false(),
         }
         Ok(stored.map(|answers| Done { answers, levels: after, expired: 0 }))
     }

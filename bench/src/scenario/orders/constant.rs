@@ -1,4 +1,3 @@
-use std::env;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use dev::process::{Farewell, Process};
 use graphql::{Id, Limits};
 
 use super::request;
-use crate::ground::Ground;
+use crate::ground::{Ground, built};
 use crate::http::{Load, Measured};
 
 /// How long it may take to listen.
@@ -28,7 +27,7 @@ impl Constant {
     /// Starts it.
     pub(super) fn start(ground: &Ground) -> Result<Self> {
         let port = ports::any()?;
-        let mut command = Command::new(env::current_exe()?);
+        let mut command = Command::new(built("bench")?);
         command.args(["constant", &port.to_string()]);
         let mut process = Process::spawn(ground.dir(), "constant", command, Farewell::COMMAND)?;
         process.wait_ready(PATIENCE, || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;

@@ -1,6 +1,5 @@
 //! The same page without GraphQL: the same statement on the same pool behind axum, and nothing else.
 
-use std::env;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 
 use super::core::held_to_one_core;
-use crate::ground::Ground;
+use crate::ground::{Ground, built};
 
 /// How long it may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +46,7 @@ impl Peer {
 /// Starts it.
 pub(super) fn start(ground: &Ground, database_url: &str) -> Result<Peer> {
     let port = ports::any()?;
-    let mut command = Command::new(env::current_exe()?);
+    let mut command = Command::new(built("bench")?);
     command.args(["plain", &port.to_string(), database_url]);
     Peer::spawn(ground, "plain", port, "products", command)
 }
