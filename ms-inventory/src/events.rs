@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ::events::inventory::{self, ReleaseCause, StockRejected, StockReserved};
-use ::events::orders::{self, OrderCancelled, OrderCreated, OrderEvent};
+use ::events::inventory::{self, StockRejected, StockReleased, StockReserved};
+use ::events::orders::{self, OrderCancelled, OrderCompleted, OrderCreated, OrderEvent, OrderRefunded};
 use ::events::{Event, OrderId, queues};
 use lapin::Connection;
 use lapin::message::Delivery;
@@ -18,11 +18,17 @@ use tokio_util::sync::CancellationToken;
 use crate::APP;
 use crate::config::Engine;
 use crate::hold::{self, Answer, Order, Reserved, Reserver};
+use crate::settlement::{self, Ending};
+use crate::stock::Request;
 
 /// What this service works through.
 pub const QUEUES: &[WorkQueue] = &[
     WorkQueue { name: queues::ORDER_CREATED, exchange: orders::EXCHANGE, routing_keys: &[OrderCreated::ROUTING_KEY] },
-    WorkQueue { name: queues::ORDER_SETTLED, exchange: orders::EXCHANGE, routing_keys: &[OrderCancelled::ROUTING_KEY] },
+    WorkQueue {
+        name: queues::ORDER_SETTLED,
+        exchange: orders::EXCHANGE,
+        routing_keys: &[OrderCompleted::ROUTING_KEY, OrderCancelled::ROUTING_KEY, OrderRefunded::ROUTING_KEY],
+    },
 ];
 
 /// What this service does with a connection to the broker.
@@ -47,7 +53,7 @@ impl Work for Worker {
         let Self { pool, relay, engine, shutdown, .. } = self;
         let created =
             Created { reserver: Reserver::new(pool.clone()), relay: relay.clone(), hold_ttl: engine.hold_ttl() };
-        let settled = Settled { pool: pool.clone() };
+        let settled = Settled { pool: pool.clone(), relay: relay.clone() };
         let consumed = CancellationToken::new();
         let consuming = async {
             tokio::try_join!(
@@ -100,8 +106,12 @@ impl Handler for Created {
 fn order(body: &[u8]) -> Result<Order, String> {
     match OrderEvent::parse(body).map_err(|error| error.to_string())? {
         OrderEvent::Created(event) => Ok(event.into()),
-        OrderEvent::Cancelled(_) => Err(format!("{} does not belong into this queue", OrderCancelled::NAME)),
+        other => Err(misplaced(&other)),
     }
+}
+
+fn misplaced(event: &OrderEvent) -> String {
+    format!("{} does not belong into this queue", event.name())
 }
 
 fn verdict(order_id: &OrderId, answer: Answer, trace: Trace) -> Result<Verdict, Fault> {
@@ -119,36 +129,65 @@ fn verdict(order_id: &OrderId, answer: Answer, trace: Trace) -> Result<Verdict, 
     Ok(Verdict::Done(vec![message?]))
 }
 
-/// How orders ended.
+/// How orders ended: what was held for them is sold, released, or comes back.
 #[derive(Debug)]
 pub struct Settled {
     /// The database.
     pub pool: PgPool,
+    /// Told when holds expired on the way.
+    pub relay: Relay,
 }
 
 impl Handler for Settled {
     async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
-        let parsed: Vec<Result<OrderId, String>> = batch.iter().map(|delivery| cancelled(&delivery.data)).collect();
-        let orders: Vec<OrderId> = parsed.iter().flatten().cloned().collect();
-        let released = hold::cancel(&self.pool, &orders).await?;
+        let parsed: Vec<Result<(OrderId, Ending), String>> =
+            batch.iter().map(|delivery| ending(&delivery.data)).collect();
+        let endings: Vec<(OrderId, Ending)> = parsed.iter().flatten().cloned().collect();
+        let hold::Settled { answers, expired } = hold::settle(&self.pool, &endings).await?;
+        if expired > 0 {
+            self.relay.wake();
+        }
+        let mut answers = answers.into_iter();
         batch
             .iter()
             .zip(parsed)
-            .map(|(delivery, parsed)| match parsed.map(|order_id| released.get(&order_id)) {
+            .map(|(delivery, parsed)| match parsed {
                 Err(reason) => Ok(Verdict::Dead(reason)),
-                Ok(None) => Ok(Verdict::Done(Vec::new())),
-                Ok(Some(hold)) => {
-                    let event = hold.event(ReleaseCause::Cancelled);
-                    Ok(Verdict::Done(vec![Outgoing::of(&event, trace_of(delivery))?]))
-                }
+                Ok((order_id, _)) => answers.next().map_or_else(
+                    || Err(Fault::Sticky(anyhow::anyhow!("an ending without an answer"))),
+                    |answer| told(order_id, answer, trace_of(delivery)),
+                ),
             })
             .collect()
     }
 }
 
-fn cancelled(body: &[u8]) -> Result<OrderId, String> {
+fn ending(body: &[u8]) -> Result<(OrderId, Ending), String> {
     match OrderEvent::parse(body).map_err(|error| error.to_string())? {
-        OrderEvent::Cancelled(event) => Ok(event.order_id),
-        OrderEvent::Created(_) => Err(format!("{} does not belong into this queue", OrderCreated::NAME)),
+        OrderEvent::Completed(OrderCompleted { order_id, items }) => {
+            let request = (!items.is_empty()).then(|| Request::of(&items));
+            Ok((order_id, Ending::Completed(request)))
+        }
+        OrderEvent::Cancelled(event) => Ok((event.order_id, Ending::Cancelled)),
+        OrderEvent::Refunded(event) => Ok((event.order_id, Ending::Refunded { restock: event.restock })),
+        other @ OrderEvent::Created(_) => Err(misplaced(&other)),
     }
+}
+
+fn told(order_id: OrderId, answer: settlement::Answer, trace: Trace) -> Result<Verdict, Fault> {
+    use settlement::Answer;
+    let message = match answer {
+        Answer::Sold(lines) => {
+            let items = lines.items().to_vec();
+            Outgoing::of(&StockReserved { order_id, items, expires_at: None }, trace)
+        }
+        Answer::Released(lines, cause) => {
+            let items = lines.items().to_vec();
+            Outgoing::of(&StockReleased { order_id, items, cause }, trace)
+        }
+        Answer::Rejected { reason, shortages } => Outgoing::of(&StockRejected { order_id, reason, shortages }, trace),
+        Answer::Nothing => return Ok(Verdict::Done(Vec::new())),
+        Answer::Absurd(reason) => return Ok(Verdict::Dead(reason)),
+    };
+    Ok(Verdict::Done(vec![message?]))
 }

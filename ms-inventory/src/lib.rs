@@ -1,7 +1,7 @@
 //! Products, stock, and the engine that reserves it: never one more than there is, for all lines of an order or none.
 //!
-//! In reading order: [`product`] is what is sold, [`stock`] the rule by which orders get it, [`hold`] that rule in the
-//! database, [`ledger`] how stock came and went, [`events`] how orders arrive and answers leave, [`sweeper`] the tidying,
+//! In reading order: [`product`] is what is sold, [`stock`] the rule by which orders get it, [`settlement`] the
+//! rule by which they end, [`hold`] both rules in the database, [`ledger`] how stock came and went, [`events`] how orders arrive and answers leave, [`sweeper`] the tidying,
 //! [`graphql`] what people see of it, [`doctor`] the proof that it adds up.
 
 pub mod config;
@@ -11,6 +11,7 @@ pub mod graphql;
 pub mod hold;
 pub mod ledger;
 pub mod product;
+pub mod settlement;
 pub mod stock;
 pub mod sweeper;
 

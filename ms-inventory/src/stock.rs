@@ -108,7 +108,8 @@ pub fn decide<'a>(levels: &Levels, requests: impl IntoIterator<Item = &'a Reques
     requests.into_iter().map(|request| decide_one(&mut left, request)).collect()
 }
 
-fn decide_one(left: &mut Levels, request: &Request) -> Decision {
+/// Decides one order, and takes what it gets from what is left.
+pub fn decide_one(left: &mut Levels, request: &Request) -> Decision {
     if let Some(absurdity) = &request.absurdity {
         return Decision::Rejected { reason: absurdity.clone(), shortages: Vec::new() };
     }

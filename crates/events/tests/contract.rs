@@ -4,7 +4,7 @@
 
 use events::inventory::{ProductChanged, ProductDeleted, ProductEvent, StockEvent, StockReleased, StockReserved};
 use events::inventory::{ReleaseCause, Shortage, StockRejected};
-use events::orders::{OrderCancelled, OrderCreated, OrderEvent};
+use events::orders::{OrderCancelled, OrderCompleted, OrderCreated, OrderEvent, OrderRefunded};
 use events::{Event, Item, MAX_BODY_BYTES, OrderId, ParseError};
 
 fn order_id() -> OrderId {
@@ -32,6 +32,15 @@ macro_rules! golden {
 golden!(order_created, "order_created", OrderEvent::parse => OrderEvent::Created, OrderCreated {
     order_id: order_id(),
     items: vec![ITEM],
+});
+golden!(order_completed, "order_completed", OrderEvent::parse => OrderEvent::Completed, OrderCompleted {
+    order_id: order_id(),
+    items: vec![ITEM],
+});
+golden!(order_refunded, "order_refunded", OrderEvent::parse => OrderEvent::Refunded, OrderRefunded {
+    order_id: order_id(),
+    reason: "broken".into(),
+    restock: false,
 });
 golden!(order_cancelled, "order_cancelled", OrderEvent::parse => OrderEvent::Cancelled, OrderCancelled {
     order_id: order_id(),

@@ -1,7 +1,7 @@
-//! Publishes orders that must be reserved, rejected, repeated, dead-lettered and released, as an order service in any
-//! language would, and prints what came back and how long it took. Exits 1 on a surprise.
+//! Publishes orders that must be reserved, rejected, repeated, dead-lettered, released, sold and returned, as an order
+//! service in any language would, and prints what came back and how long it took. Exits 1 on a surprise.
 //!
-//! It takes one unit of one product for the moment it runs, and gives it back.
+//! It takes one unit of one product at a time for the moment it runs, and gives it back.
 
 use std::time::{Duration, Instant};
 
@@ -79,17 +79,25 @@ async fn main() -> anyhow::Result<()> {
 fn cases(product: &Value) -> Vec<Case> {
     let run = uuid::Uuid::now_v7().simple();
     let id: i64 = product["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_default();
-    let [first, second, third, fourth] = ["A", "B", "C", "D"].map(|letter| format!("TEST-{run}-{letter}"));
+    let [first, second, third, fourth, fifth, sixth, seventh] =
+        ["A", "B", "C", "D", "E", "F", "G"].map(|letter| format!("TEST-{run}-{letter}"));
     let order = |order_id: &str, product_id: i64, quantity: i64| {
         let items = json!([{"product_id": product_id, "quantity": quantity}]);
         json!({"event": "OrderCreated", "order_id": order_id, "items": items})
     };
     let cancel = |order_id: &str| json!({"event": "OrderCancelled", "order_id": order_id, "reason": "test-events"});
+    let complete = |order_id: &str, quantity: i64| {
+        let items = json!([{"product_id": id, "quantity": quantity}]);
+        json!({"event": "OrderCompleted", "order_id": order_id, "items": items})
+    };
+    let refund = |order_id: &str| json!({"event": "OrderRefunded", "order_id": order_id, "reason": "test-events"});
     let answer = |event: &str, order_id: &str| json!({"event": event, "order_id": order_id});
     let rejected =
         |order_id: &str, reason: &str| json!({"event": "StockRejected", "order_id": order_id, "reason": reason});
     const CREATED: &str = "order.created";
     const CANCELLED: &str = "order.cancelled";
+    const COMPLETED: &str = "order.completed";
+    const REFUNDED: &str = "order.refunded";
     let case = |what, routing_key, body, expected| Case { what, routing_key, body, expected };
     let too_many = events::MAX_QUANTITY;
     vec![
@@ -120,6 +128,28 @@ fn cases(product: &Value) -> Vec<Case> {
             CANCELLED,
             cancel(&first),
             Expected::Answer(answer("StockReleased", &first)),
+        ),
+        case("another order for one", CREATED, order(&fifth, id, 1), Expected::Answer(answer("StockReserved", &fifth))),
+        case("it is paid", COMPLETED, complete(&fifth, 1), Expected::Answer(answer("StockReserved", &fifth))),
+        case(
+            "it is paid, said again",
+            COMPLETED,
+            complete(&fifth, 1),
+            Expected::Answer(answer("StockReserved", &fifth)),
+        ),
+        case("it is refunded", REFUNDED, refund(&fifth), Expected::Answer(answer("StockReleased", &fifth))),
+        case(
+            "an order that comes paid",
+            COMPLETED,
+            complete(&sixth, 1),
+            Expected::Answer(answer("StockReserved", &sixth)),
+        ),
+        case("it is refunded too", REFUNDED, refund(&sixth), Expected::Answer(answer("StockReleased", &sixth))),
+        case(
+            "paid, and not to be had",
+            COMPLETED,
+            complete(&seventh, too_many),
+            Expected::Answer(rejected(&seventh, "Insufficient stock")),
         ),
     ]
 }

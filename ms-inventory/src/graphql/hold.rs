@@ -56,7 +56,7 @@ impl Hold {
         self.0.created_at
     }
 
-    /// When it was sold, cancelled or ran out. Null as long as it is held.
+    /// When it was sold, came back, was cancelled or ran out. Null as long as it is held.
     async fn settled_at(&self) -> Option<DateTime<Utc>> {
         self.0.settled_at
     }
@@ -74,6 +74,8 @@ pub(super) enum HoldStatus {
     Released,
     /// Its time ran out.
     Expired,
+    /// It was sold, the order refunded, and the goods came back.
+    Returned,
     /// Nothing was ever held.
     Rejected,
 }

@@ -1,28 +1,28 @@
 //! The rule of [`stock`](crate::stock) in the database: what is held for which order, and the answer each order got.
 //!
-//! [`Reserver`] decides a batch of new orders, [`release`] ends holds. Both follow one rule of locking: **stock rows
-//! first, in the order of product ids; then holds, in the order of order ids.** Whoever changes a held order has locked
-//! the stock rows of all its products, so no two transactions can wait for each other, and a hold can be read without a
-//! lock by anyone who has them.
+//! [`Reserver`] decides a batch of new orders, [`settle`] ends orders, [`expire_due`] ends holds whose time is up. All
+//! follow one rule of locking: **stock rows first, in the order of product ids; then holds, in the order of order ids.**
+//! Whoever changes a hold has locked the stock rows of all its products, so no two transactions can wait for each other,
+//! and a hold can be read without a lock by anyone who has them.
 
 mod answer;
+mod expire;
 mod forecast;
 pub mod read;
-mod release;
 mod reserve;
+mod settle;
 
 use std::collections::BTreeMap;
 
-use ::events::OrderId;
-use ::events::inventory::{ReleaseCause, StockReleased};
 use messaging::Fault;
 use sqlx::{PgConnection, PgPool};
 
 use crate::stock::{Level, Levels, Lines};
 
 pub use answer::Answer;
-pub use release::{cancel, expire_due};
+pub use expire::expire_due;
 pub use reserve::{Order, Reserved, Reserver};
+pub use settle::{Settled, settle};
 
 /// What becomes of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
@@ -36,6 +36,8 @@ pub enum Status {
     Released,
     /// Its time ran out.
     Expired,
+    /// Sold, refunded, and back.
+    Returned,
     /// Nothing was ever held.
     Rejected,
 }
@@ -133,43 +135,24 @@ impl Changes {
         let apply = |(id, level): (&i64, &Level)| (*id, Level { reserved: level.reserved + self.of(*id), ..*level });
         levels.iter().map(apply).collect()
     }
-
-    async fn apply(self, conn: &mut PgConnection) -> sqlx::Result<()> {
-        let (products, changes): (Vec<i64>, Vec<i64>) = self.0.into_iter().filter(|(_, change)| *change != 0).unzip();
-        if products.is_empty() {
-            return Ok(());
-        }
-        sqlx::query!(
-            "update stock
-             set reserved = reserved + change
-             from unnest($1::bigint[], $2::bigint[]) as changes (product_id, change)
-             where stock.product_id = changes.product_id",
-            &products,
-            &changes,
-        )
-        .execute(conn)
-        .await?;
-        Ok(())
-    }
 }
 
-/// A hold that ended without a sale.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// The order.
-    pub order_id: OrderId,
-    /// What was held.
-    pub lines: Lines,
-}
-
-impl Ended {
-    fn from_row(order_id: String, product_ids: &[i64], quantities: &[i64]) -> Result<Self, Fault> {
-        let order_id = OrderId::try_from(order_id).map_err(|error| Fault::Sticky(error.into()))?;
-        Ok(Self { order_id, lines: Lines::from_columns(product_ids, quantities) })
+/// Writes the levels that are not what they were. Their rows are locked.
+async fn write(conn: &mut PgConnection, before: &Levels, after: &Levels) -> sqlx::Result<()> {
+    let changed: Vec<(&i64, &Level)> = after.iter().filter(|(id, level)| before.get(*id) != Some(*level)).collect();
+    if changed.is_empty() {
+        return Ok(());
     }
-
-    /// The event that tells of it.
-    pub fn event(&self, cause: ReleaseCause) -> StockReleased {
-        StockReleased { order_id: self.order_id.clone(), items: self.lines.items().to_vec(), cause }
-    }
+    sqlx::query!(
+        "update stock
+         set on_hand = new.on_hand, reserved = new.reserved
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as new (product_id, on_hand, reserved)
+         where stock.product_id = new.product_id",
+        &changed.iter().map(|(id, _)| **id).collect::<Vec<_>>(),
+        &changed.iter().map(|(_, level)| level.on_hand).collect::<Vec<_>>(),
+        &changed.iter().map(|(_, level)| level.reserved).collect::<Vec<_>>(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }

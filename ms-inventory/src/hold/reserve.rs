@@ -9,9 +9,9 @@ use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::sync::Mutex;
 
 use super::answer::{Answer, Answers, Decided, store, stored};
+use super::expire::{due, expire, unlocked};
 use super::forecast::Forecast;
-use super::release::{due, end, unlocked};
-use super::{Attempt, Changes, Status, Transaction, commit, lock, look};
+use super::{Attempt, Changes, Transaction, commit, lock, look};
 use crate::stock::{Decision, Levels, Request, decide};
 
 /// An order that wants stock.
@@ -141,12 +141,12 @@ impl Transaction for Reservation<'_> {
             if !unlocked.is_empty() {
                 return Ok(Attempt::Again(unlocked));
             }
-            end(conn, &due, Status::Expired).await?;
+            expire(conn, &due).await?;
             expired += due.len();
-            for item in due.iter().flat_map(|hold| hold.lines.items()) {
-                levels.entry(item.product_id).and_modify(|level| level.reserved -= item.quantity);
+            for hold in &due {
+                hold.free(&mut levels);
+                changes.free(&hold.lines);
             }
-            due.iter().for_each(|hold| changes.free(&hold.lines));
         };
         let orders = decided(fresh, decisions, &mut changes);
         let levels = changes.applied_to(&locked);

@@ -5,7 +5,8 @@ use ms_inventory::stock::Level;
 use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, PRODUCT, nodes};
-use crate::world::{World, order_id};
+use crate::holds::cancel;
+use crate::world::World;
 
 fn kettle() -> Value {
     json!({ "sku": "KETTLE-1", "name": "Kettle", "description": "Boils.", "price": "39.9", "onHand": 5 })
@@ -212,7 +213,7 @@ async fn a_product_is_not_deleted_while_it_is_held() {
     assert_eq!(refusal["extensions"]["current"], json!({ "onHand": 5, "reserved": 2, "available": 3 }));
     assert_eq!(world.level(id(&created)).await, Level { on_hand: 5, reserved: 2 });
 
-    hold::cancel(&world.pool, &[order_id("ORD-1")]).await.unwrap();
+    cancel(&world, &["ORD-1"]).await;
     let deleted = api.ask(DELETE, json!({ "id": created["id"] })).await;
     assert_eq!(deleted, json!({ "id": created["id"], "sku": "KETTLE-1", "onHand": 0, "reserved": 0, "version": 2 }));
     world.assert_adds_up().await;
@@ -225,7 +226,7 @@ async fn a_deleted_product_is_found_nowhere_and_its_history_stays() {
     let created = api.create(kettle()).await;
     let product_id = &created["id"];
     world.hold([("ORD-1", vec![(id(&created), 2)])]).await;
-    hold::cancel(&world.pool, &[order_id("ORD-1")]).await.unwrap();
+    cancel(&world, &["ORD-1"]).await;
     api.ask(DELETE, json!({ "id": product_id })).await;
 
     assert_eq!(api.product(product_id).await, Value::Null);

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use boot::database::Bounds;
-use ms_inventory::hold::{self, Reserver};
+use ms_inventory::hold::Reserver;
 use ms_inventory::stock::Level;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-use crate::holds::{TTL, is_reserved, order, reason, reserve};
+use crate::holds::{TTL, cancel, is_reserved, order, reason, reserve};
 use crate::world::{World, eventually};
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn a_forecast_that_is_too_low_rejects_nobody() {
     let world = World::new().await;
     let product = world.product(1).await;
     assert!(is_reserved(&reserve(&world, &[order("A", &[(product, 1)])]).await[0]));
-    hold::cancel(&world.pool, &["A".to_owned().try_into().unwrap()]).await.unwrap();
+    cancel(&world, &["A"]).await;
     assert!(is_reserved(&reserve(&world, &[order("B", &[(product, 1)])]).await[0]));
     world.assert_adds_up().await;
 }

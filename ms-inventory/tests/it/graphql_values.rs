@@ -2,11 +2,11 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use ms_inventory::hold;
 use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, nodes};
-use crate::world::{World, order_id};
+use crate::holds::cancel;
+use crate::world::World;
 
 #[tokio::test]
 async fn a_product_is_asked_for_by_exactly_one_thing() {
@@ -140,7 +140,7 @@ async fn a_hold_tells_what_became_of_an_order() {
             ("ORD-ünknown", vec![(4711, 1)]),
         ])
         .await;
-    hold::cancel(&world.pool, &[order_id("ORD-never-came")]).await.unwrap();
+    cancel(&world, &["ORD-never-came"]).await;
 
     let fields = "orderId status items { productId quantity product { available } } expiresAt reason
         shortages { productId requested available } createdAt settledAt";

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::inventory::Shortage;
+use events::inventory::{ReleaseCause, Shortage};
 use ms_inventory::hold::{self, Answer, Order};
-use ms_inventory::stock::{Level, Request};
+use ms_inventory::settlement::{self, Ending};
+use ms_inventory::stock::{Level, Lines, Request};
 use tokio::sync::Barrier;
 
+use crate::settling::complete;
 use crate::world::{World, items, order_id};
 
 pub(crate) const TTL: Duration = Duration::from_secs(900);
@@ -18,6 +20,12 @@ pub(crate) fn order(id: impl Into<String>, pairs: &[(i64, i64)]) -> Order {
 
 pub(crate) async fn reserve(world: &World, orders: &[Order]) -> Vec<Answer> {
     world.reserver.reserve(orders, TTL).await.unwrap().answers
+}
+
+/// Ends orders that will not be fulfilled.
+pub(crate) async fn cancel(world: &World, ids: &[&str]) -> Vec<settlement::Answer> {
+    let endings: Vec<_> = ids.iter().map(|id| (order_id(*id), Ending::Cancelled)).collect();
+    hold::settle(&world.pool, &endings).await.unwrap().answers
 }
 
 pub(crate) fn is_reserved(answer: &Answer) -> bool {
@@ -65,7 +73,7 @@ async fn a_repeated_order_gets_the_same_answer() {
     assert_eq!(reason(&first[4]), format!("Unknown product {}", i64::MAX));
 
     assert_eq!(reserve(&world, &orders).await, first, "in a later batch");
-    hold::cancel(&world.pool, &[order_id("HELD")]).await.unwrap();
+    cancel(&world, &["HELD"]).await;
     assert_eq!(reserve(&world, &orders).await, first, "even when the stock is there now, or the hold is gone");
     assert_eq!(world.level(product).await, Level { on_hand: 2, reserved: 0 });
     world.assert_adds_up().await;
@@ -100,10 +108,11 @@ async fn a_cancelled_order_frees_its_stock_once() {
     let world = World::new().await;
     let (a, b) = (world.product(5).await, world.product(5).await);
     reserve(&world, &[order("A", &[(a, 2), (b, 3)]), order("B", &[(a, 1)])]).await;
-    let first = hold::cancel(&world.pool, &[order_id("A")]).await.unwrap();
-    assert_eq!(first[&order_id("A")].lines.items(), items(&[(a, 2), (b, 3)]));
-    let again = hold::cancel(&world.pool, &[order_id("A"), order_id("A")]).await.unwrap();
-    assert_eq!(again, first, "a repeated cancellation tells the same again");
+    let first = cancel(&world, &["A"]).await.remove(0);
+    let lines = Lines::of(&items(&[(a, 2), (b, 3)]));
+    assert_eq!(first, settlement::Answer::Released(lines, ReleaseCause::Cancelled));
+    let again = cancel(&world, &["A", "A"]).await;
+    assert_eq!(again, [first.clone(), first], "a repeated cancellation tells the same again");
     assert_eq!(world.level(a).await.reserved, 1);
     assert_eq!(world.level(b).await.reserved, 0);
     world.assert_adds_up().await;
@@ -113,7 +122,7 @@ async fn a_cancelled_order_frees_its_stock_once() {
 async fn a_cancellation_that_overtakes_its_creation_rejects_it() {
     let world = World::new().await;
     let product = world.product(5).await;
-    assert!(hold::cancel(&world.pool, &[order_id("A")]).await.unwrap().is_empty());
+    assert_eq!(cancel(&world, &["A"]).await, [settlement::Answer::Nothing]);
     for items in [&[(product, 1)], &[(product, 2)]] {
         let answers = reserve(&world, &[order("A", items)]).await;
         assert_eq!(reason(&answers[0]), "Order was cancelled");
@@ -169,7 +178,7 @@ async fn an_order_that_fits_takes_nothing_from_those_whose_time_ran_out() {
     world.assert_adds_up().await;
 }
 
-/// Orders for (a, b) and (b, a), cancellations and expiries of the same products, all at once: nobody waits for each
+/// Orders for (a, b) and (b, a), cancellations, payments and expiries of the same products, all at once: nobody waits for each
 /// other in a circle. PostgreSQL would end a deadlock with an error after a second, and the call would fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn storms_over_the_same_products_never_deadlock() {
@@ -188,7 +197,8 @@ async fn storms_over_the_same_products_never_deadlock() {
                 let orders: Vec<Order> = ids.iter().map(|id| order(id.as_str(), &lines)).collect();
                 world.reserver.reserve(&orders, Duration::from_millis(50)).await.unwrap();
                 match task % 4 {
-                    0 => drop(hold::cancel(&world.pool, &[order_id(&*ids[0]), order_id(&*ids[3])]).await.unwrap()),
+                    0 => drop(cancel(&world, &[&ids[0], &ids[3]]).await),
+                    2 => drop(complete(&world, &[(&ids[1], &lines), (&ids[3], &lines)]).await),
                     1 => drop(hold::expire_due(&world.pool).await.unwrap()),
                     _ => (),
                 }
@@ -202,6 +212,7 @@ async fn storms_over_the_same_products_never_deadlock() {
     world.let_holds_run_out().await;
     while hold::expire_due(&world.pool).await.unwrap() > 0 {}
     assert_eq!(world.level(a).await.reserved, 0);
+    assert!(world.level(a).await.on_hand < 40, "nothing was sold");
     world.assert_adds_up().await;
 }
 

@@ -18,6 +18,7 @@ mod holds;
 mod ledger;
 mod messages;
 mod relay;
+mod settling;
 mod standby;
 mod strangers;
 mod world;
