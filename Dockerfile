@@ -31,7 +31,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && cargo build --locked --release --package ms-inventory --package ms-orders --bins \
     && mkdir /programs \
     && cp target/release/ms-inventory target/release/ms-orders \
-          target/release/seed-data target/release/test-events /programs
+          target/release/seed-data target/release/test-events target/release/place-orders /programs
 
 # The programs need glibc and nothing else; bash is there for the health check. The user has no name, no home and no
 # file of its own.
@@ -48,7 +48,7 @@ HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash
 ENTRYPOINT ["ms-inventory"]
 
 FROM service AS ms-orders
-COPY --from=programs /programs/ms-orders /usr/local/bin/
+COPY --from=programs /programs/ms-orders /programs/place-orders /usr/local/bin/
 EXPOSE 8001
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${ORDERS_PORT:-8001}; printf 'GET /health/ready HTTP/1.0\r\n\r\n' >&3; read -r _ status _ <&3; [[ $status = 200 ]]"]

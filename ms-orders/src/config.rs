@@ -60,12 +60,25 @@ pub struct Shop {
     #[arg(long, env = "FEE_PERCENT", default_value = "20", value_parser = percent)]
     pub fee_percent: Decimal,
 
+    /// How long after its stock is held an order is paid, in seconds.
+    #[arg(long, env = "PAYMENT_DELAY_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=86_400))]
+    pub payment_delay_seconds: u32,
+
+    /// How often payments that are due are looked for, in milliseconds.
+    #[arg(long, env = "PAYMENT_PERIOD_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(1..))]
+    pub payment_period_ms: u64,
+
+    /// How long an idempotency key stands for its first request, in hours.
+    #[arg(long, env = "IDEMPOTENCY_TTL_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    pub idempotency_ttl_hours: u32,
+
     /// How long an order waits for inventory's answer before it is asked for again, in seconds; each next wait is
-    /// twice as long. More than a broker's restart takes, so that only what is really lost is asked again.
+    /// twice as long. More than a broker's restart takes, so that only what is really lost is asked again. A hold whose
+    /// end inventory has not told of is given up as long after it.
     #[arg(long, env = "REASK_AFTER_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub reask_after_seconds: u32,
 
-    /// How often unanswered orders are looked for, in milliseconds.
+    /// How often overdue orders are looked for, in milliseconds.
     #[arg(long, env = "REASK_PERIOD_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub reask_period_ms: u64,
 
@@ -82,10 +95,22 @@ pub struct Shop {
     pub prefetch_messages: u16,
 }
 
+/// How long orders wait for what comes next.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// For inventory's answer.
+    pub answer: Duration,
+    /// For their payment to become due.
+    pub payment: Duration,
+}
+
 impl Shop {
-    /// See [`Self::reask_after_seconds`].
-    pub fn reask_after(&self) -> Duration {
-        Duration::from_secs(self.reask_after_seconds.into())
+    /// See [`Self::reask_after_seconds`] and [`Self::payment_delay_seconds`].
+    pub fn waits(&self) -> Waits {
+        Waits {
+            answer: Duration::from_secs(self.reask_after_seconds.into()),
+            payment: Duration::from_secs(self.payment_delay_seconds.into()),
+        }
     }
 
     /// How much a consumer takes at once.

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::APP;
 use crate::catalogue::{self, Change};
-use crate::config::Shop;
-use crate::order::{self, Answer};
+use crate::config::{Shop, Waits};
+use crate::order::{self, News, Outcome, What};
+use crate::status::Status;
 
 /// What this service works through.
 pub const QUEUES: &[WorkQueue] = &[
@@ -59,7 +60,7 @@ impl Work for Worker {
         self.listening.cancel();
         self.broker.ready(connection);
         let Self { pool, relay, shop, shutdown, .. } = self;
-        let outcomes = Outcomes { pool: pool.clone() };
+        let outcomes = Outcomes { pool: pool.clone(), relay: relay.clone(), waits: shop.waits() };
         let products = Products { pool: pool.clone() };
         let consumed = CancellationToken::new();
         let consuming = async {
@@ -81,31 +82,37 @@ impl Work for Worker {
 pub struct Outcomes {
     /// The database.
     pub pool: PgPool,
+    /// Told when an order's end is to be published.
+    pub relay: Relay,
+    /// How long orders wait for what comes next.
+    pub waits: Waits,
 }
 
 impl Handler for Outcomes {
     async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
-        let parsed: Vec<Result<Answer, String>> = batch.iter().map(answer).collect();
-        let answers: Vec<Answer> = parsed.iter().flatten().cloned().collect();
+        let parsed: Vec<Result<News, String>> = batch.iter().map(news).collect();
+        let news: Vec<News> = parsed.iter().flatten().cloned().collect();
         let mut tx = self.pool.begin().await?;
-        let called_for = order::settle(&mut tx, &answers).await?;
+        let outcomes = order::advance(&mut tx, &news, self.waits).await?;
         tx.commit().await?;
-        let mut called_for = called_for.into_iter();
+        if outcomes.contains(&Outcome::Became(Status::Refunded)) {
+            self.relay.wake();
+        }
+        let mut outcomes = outcomes.into_iter();
         parsed
             .into_iter()
             .map(|parsed| match parsed {
                 Err(reason) => Ok(Verdict::Dead(reason)),
-                Ok(answer) => {
-                    let event = called_for.next().flatten();
-                    let messages = event.iter().map(|event| Outgoing::of(event, answer.trace));
-                    Ok(Verdict::Done(messages.collect::<Result<_, _>>()?))
-                }
+                Ok(news) => Ok(Verdict::Done(match outcomes.next() {
+                    Some(Outcome::GiveBack(event)) => vec![Outgoing::of(&event, news.trace)?],
+                    _ => Vec::new(),
+                })),
             })
             .collect()
     }
 }
 
-fn answer(delivery: &Delivery) -> Result<Answer, String> {
+fn news(delivery: &Delivery) -> Result<News, String> {
     let mut event = StockEvent::parse(&delivery.data).map_err(|error| error.to_string())?;
     if let StockEvent::Rejected(rejected) = &mut event {
         if rejected.reason.contains('\0') {
@@ -114,8 +121,9 @@ fn answer(delivery: &Delivery) -> Result<Answer, String> {
         rejected.reason = rejected.reason.chars().take(MAX_REASON_CHARS).collect();
     }
     let message_id = delivery.properties.message_id().as_ref().map(ShortString::as_str);
-    Ok(Answer {
-        event,
+    Ok(News {
+        order_id: event.order_id().clone(),
+        what: What::Stock(event),
         message_id: message_id.filter(|id| !id.contains('\0')).map(str::to_owned),
         trace: trace_of(delivery),
     })

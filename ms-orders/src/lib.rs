@@ -1,16 +1,19 @@
 //! Orders: taken at once, whether inventory is up or not, and brought on by what inventory answers.
 //!
 //! In reading order: [`status`] is what an order is and becomes, [`checkout`] what it costs, [`catalogue`] what is sold,
-//! [`order`] all of that in the database, [`till`] who places orders together, [`events`] how answers and products arrive, [`reask`] how an order that was
-//! never answered is asked for again, [`graphql`] what people see of it.
+//! [`order`] all of that in the database, [`till`] who places orders together, [`payment`] how they are paid, [`events`]
+//! how answers and products arrive, [`overdue`] what is done when nothing happens, [`explain`] how an order stands in one
+//! sentence, [`graphql`] what people see of it.
 
 pub mod catalogue;
 pub mod checkout;
 pub mod config;
 pub mod events;
+pub mod explain;
 pub mod graphql;
 pub mod order;
-pub mod reask;
+pub mod overdue;
+pub mod payment;
 pub mod status;
 pub mod till;
 
@@ -68,7 +71,8 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         tokio::join!(
             broker.run(shutdown, &worker),
             catalogue::fill::run(pool, &inventory_url, listening, &filled, shutdown),
-            reask::run(pool, relay, shop, shutdown),
+            payment::run(pool, relay, shop, shutdown),
+            overdue::run(pool, relay, shop, shutdown),
         );
         Ok(())
     };

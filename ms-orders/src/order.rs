@@ -1,8 +1,9 @@
-//! An order, from the database: found, listed, [placed](place) and [settled](settle).
+//! An order, from the database: found, listed, [placed](place), [brought on](advance) and [ended](end).
 
+mod advance;
+mod end;
 mod id;
 mod place;
-mod settle;
 
 use ::events::inventory::Shortage;
 use chrono::{DateTime, Utc};
@@ -12,9 +13,10 @@ use sqlx::types::Json;
 
 use crate::status::Status;
 
+pub use advance::{News, Outcome, What, advance};
+pub use end::{EndError, EndRequest, Operation, end, forget_requests};
 pub use id::new_id;
 pub use place::{NewOrder, PlaceError, place};
-pub use settle::{Answer, settle};
 
 /// An order without its lines and its steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +37,7 @@ pub struct Order {
     pub payment_reference: Option<String>,
     /// Until when its stock is held, or was.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Why it is cancelled.
+    /// Why it is cancelled or refunded.
     pub reason: Option<String>,
     /// What was short, where that is the reason.
     pub shortages: Option<Json<Vec<Shortage>>>,
@@ -43,6 +45,10 @@ pub struct Order {
     pub created_at: DateTime<Utc>,
     /// When its status changed.
     pub updated_at: DateTime<Utc>,
+    /// When something is done about it if nothing happens before; `None` where nothing is awaited.
+    pub overdue_at: Option<DateTime<Utc>>,
+    /// How often inventory was asked again.
+    pub asks: i32,
 }
 
 /// One line of an order, with the product as it was when it was ordered.
@@ -60,6 +66,8 @@ pub struct Line {
     pub quantity: i64,
     /// What one of it cost.
     pub unit_price: Decimal,
+    /// The edit of the product that price is from.
+    pub catalogue_version: i64,
 }
 
 /// One status an order took.
@@ -85,7 +93,8 @@ macro_rules! orders {
         sqlx::query_as!(
             Order,
             r#"select id, status as "status: Status", idempotency_key, subtotal, fee, total, payment_reference,
-                      expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>", created_at, updated_at
+                      expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>", created_at, updated_at,
+                      overdue_at, asks
                from orders "# + $tail,
             $($argument),*
         )
@@ -131,6 +140,28 @@ pub async fn page(
     }
 }
 
+/// Up to `limit` orders for which something has been outstanding for this long, the oldest first: an answer of inventory, a
+/// payment to be made, or one to be given back.
+///
+/// # Errors
+/// Those of the database.
+pub async fn stuck(conn: &mut PgConnection, older_than_seconds: i32, limit: i64) -> sqlx::Result<Vec<Order>> {
+    orders!(
+        "where updated_at < now() - make_interval(secs => $1)
+           and id in (
+             select id from orders where overdue_at is not null
+             union all
+             select order_id from payments where status in ('due', 'returning')
+           )
+         order by updated_at
+         limit $2",
+        f64::from(older_than_seconds),
+        limit
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// How many orders there are.
 ///
 /// # Errors
@@ -153,7 +184,7 @@ pub async fn count(conn: &mut PgConnection, status: Option<Status>) -> sqlx::Res
 pub async fn lines(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<Vec<Line>> {
     sqlx::query_as!(
         Line,
-        "select order_id, product_id, sku, name, quantity, unit_price
+        "select order_id, product_id, sku, name, quantity, unit_price, catalogue_version
          from order_lines
          where order_id = any($1)
          order by order_id, product_id",
@@ -178,4 +209,9 @@ pub async fn steps(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Resul
     )
     .fetch_all(conn)
     .await
+}
+
+/// Hours as PostgreSQL's intervals count them.
+fn hours(hours: u32) -> i32 {
+    i32::try_from(hours).unwrap_or(i32::MAX)
 }

@@ -1,8 +1,11 @@
-//! What an order is, and what it becomes when inventory speaks. Pure.
+//! What an order is, and what it becomes by what happens. Pure.
 //!
 //! ```text
-//! PENDING ──reserved──▶ CONFIRMED ──released──▶ CANCELLED
-//!    └──────rejected or released───────────────────┘
+//! PENDING ──reserved──▶ CONFIRMED ──paid──▶ COMPLETED ──refunded, or the goods were gone──▶ REFUNDED
+//!    │                      │
+//!    │ rejected, released   │ declined, released, out of time
+//!    │ or cancelled         │ or cancelled
+//!    └──────────────────────┴──▶ CANCELLED
 //! ```
 
 use events::inventory::{ReleaseCause, StockEvent};
@@ -13,59 +16,119 @@ use events::inventory::{ReleaseCause, StockEvent};
 pub enum Status {
     /// Asked for, not yet answered.
     Pending,
-    /// Its stock is held.
+    /// Its stock is held, and it is to be paid.
     Confirmed,
-    /// It will not be fulfilled.
+    /// It is paid.
+    Completed,
+    /// Its payment was given back.
+    Refunded,
+    /// It will not be fulfilled, and costs nothing.
     Cancelled,
 }
 
-/// What inventory said of an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it is held.
-    Reserved,
-    /// None of it will be.
-    Rejected,
-    /// It was held and is no longer.
-    Released(ReleaseCause),
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "PENDING",
+            Self::Confirmed => "CONFIRMED",
+            Self::Completed => "COMPLETED",
+            Self::Refunded => "REFUNDED",
+            Self::Cancelled => "CANCELLED",
+        })
+    }
 }
 
-impl From<&StockEvent> for Outcome {
+/// What can happen to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happening {
+    /// Inventory holds all of it, for a time.
+    Reserved,
+    /// Inventory has sold all of it, for good.
+    Sold,
+    /// Inventory gives it nothing.
+    Rejected,
+    /// Inventory held it, or had sold it, and has it back.
+    Released(ReleaseCause),
+    /// The payment was made.
+    Paid,
+    /// The payment was declined.
+    Declined,
+    /// Somebody cancels it.
+    Cancelled,
+    /// Somebody has its payment given back.
+    Refunded,
+    /// Its time is up, and nobody has said so.
+    OutOfTime,
+}
+
+impl From<&StockEvent> for Happening {
     fn from(event: &StockEvent) -> Self {
         match event {
-            StockEvent::Reserved(_) => Self::Reserved,
+            // What is sold is held without an end.
+            StockEvent::Reserved(event) if event.expires_at.is_some() => Self::Reserved,
+            StockEvent::Reserved(_) => Self::Sold,
             StockEvent::Rejected(_) => Self::Rejected,
             StockEvent::Released(event) => Self::Released(event.cause),
         }
     }
 }
 
-/// What follows from an outcome.
+/// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// The order takes this status.
     Become(Status),
+    /// It stays what it is, and inventory has said what it still had to say.
+    Answered,
     /// Nothing: it is a repetition, or too late.
     Nothing,
     /// The order stays cancelled, and inventory holds stock for nobody: it has to be told.
     GiveBack,
 }
 
-/// What follows when inventory says `outcome` of an order in this `status`.
-pub fn next(status: Status, outcome: Outcome) -> Next {
-    match (status, outcome) {
-        (Status::Pending, Outcome::Reserved) => Next::Become(Status::Confirmed),
+/// What follows when this happens to an order in this `status`.
+pub fn next(status: Status, happening: Happening) -> Next {
+    use Happening as H;
+    use Next::{Answered, Become, GiveBack, Nothing};
+    use Status::{Cancelled, Completed, Confirmed, Pending, Refunded};
+    match (status, happening) {
+        // An inventory that does not say until when holds it without an end.
+        (Pending, H::Reserved | H::Sold) => Become(Confirmed),
         // Released before it was heard to be reserved: the two arrived in the wrong order.
-        (Status::Pending, Outcome::Rejected | Outcome::Released(_)) => Next::Become(Status::Cancelled),
-        (Status::Confirmed, Outcome::Released(ReleaseCause::Cancelled | ReleaseCause::Expired)) => {
-            Next::Become(Status::Cancelled)
-        }
+        (Pending, H::Rejected | H::Released(_) | H::Cancelled) => Become(Cancelled),
+        // An unanswered order is asked for again, and is not paid.
+        (Pending, H::Paid | H::Declined | H::Refunded | H::OutOfTime) => Nothing,
+
+        (Confirmed, H::Paid) => Become(Completed),
+        (Confirmed, H::Declined | H::Cancelled | H::OutOfTime) => Become(Cancelled),
+        (Confirmed, H::Released(ReleaseCause::Cancelled | ReleaseCause::Expired)) => Become(Cancelled),
         // A refund follows a payment, and an order that is only confirmed has none.
-        (Status::Confirmed, Outcome::Reserved | Outcome::Rejected | Outcome::Released(ReleaseCause::Refunded)) => {
-            Next::Nothing
-        }
-        (Status::Cancelled, Outcome::Reserved) => Next::GiveBack,
-        (Status::Cancelled, Outcome::Rejected | Outcome::Released(_)) => Next::Nothing,
+        (Confirmed, H::Reserved | H::Sold | H::Rejected | H::Released(ReleaseCause::Refunded) | H::Refunded) => Nothing,
+
+        (Completed, H::Sold) => Answered,
+        // Its time was up before inventory heard of the payment, and others have bought the rest.
+        (Completed, H::Rejected | H::Refunded) => Become(Refunded),
+        // Its time was up, and inventory is still to hear of the payment and to try again.
+        (Completed, H::Reserved | H::Released(_) | H::Paid | H::Declined | H::Cancelled | H::OutOfTime) => Nothing,
+
+        (Refunded, H::Rejected | H::Released(ReleaseCause::Refunded)) => Answered,
+        (
+            Refunded,
+            H::Reserved
+            | H::Sold
+            | H::Released(ReleaseCause::Cancelled | ReleaseCause::Expired)
+            | H::Paid
+            | H::Declined
+            | H::Cancelled
+            | H::Refunded
+            | H::OutOfTime,
+        ) => Nothing,
+
+        (Cancelled, H::Reserved | H::Sold) => GiveBack,
+        (
+            Cancelled,
+            H::Rejected | H::Released(_) | H::Paid | H::Declined | H::Cancelled | H::Refunded | H::OutOfTime,
+        ) => Nothing,
     }
 }
 
@@ -74,30 +137,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_outcome_in_every_status_has_its_consequence() {
-        use Next::{Become, GiveBack, Nothing};
-        use Outcome::{Rejected, Released, Reserved};
-        use ReleaseCause::{Cancelled as ByCancelling, Expired, Refunded};
-        use Status::{Cancelled, Confirmed, Pending};
+    fn everything_that_happens_in_every_status_has_its_consequence() {
+        use Happening as H;
+        use Next::{Answered, Become, GiveBack, Nothing};
+        use ReleaseCause as R;
+        use Status::{Cancelled, Completed, Confirmed, Pending, Refunded};
+        let statuses = [Pending, Confirmed, Completed, Refunded, Cancelled];
+        #[rustfmt::skip]
         let table = [
-            (Pending, Reserved, Become(Confirmed)),
-            (Pending, Rejected, Become(Cancelled)),
-            (Pending, Released(ByCancelling), Become(Cancelled)),
-            (Pending, Released(Expired), Become(Cancelled)),
-            (Pending, Released(Refunded), Become(Cancelled)),
-            (Confirmed, Reserved, Nothing),
-            (Confirmed, Rejected, Nothing),
-            (Confirmed, Released(ByCancelling), Become(Cancelled)),
-            (Confirmed, Released(Expired), Become(Cancelled)),
-            (Confirmed, Released(Refunded), Nothing),
-            (Cancelled, Reserved, GiveBack),
-            (Cancelled, Rejected, Nothing),
-            (Cancelled, Released(ByCancelling), Nothing),
-            (Cancelled, Released(Expired), Nothing),
-            (Cancelled, Released(Refunded), Nothing),
+            (H::Reserved,              [Become(Confirmed), Nothing,           Nothing,          Nothing,  GiveBack]),
+            (H::Sold,                  [Become(Confirmed), Nothing,           Answered,         Nothing,  GiveBack]),
+            (H::Rejected,              [Become(Cancelled), Nothing,           Become(Refunded), Answered, Nothing]),
+            (H::Released(R::Cancelled), [Become(Cancelled), Become(Cancelled), Nothing,         Nothing,  Nothing]),
+            (H::Released(R::Expired),  [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),
+            (H::Released(R::Refunded), [Become(Cancelled), Nothing,           Nothing,          Answered, Nothing]),
+            (H::Paid,                  [Nothing,           Become(Completed), Nothing,          Nothing,  Nothing]),
+            (H::Declined,              [Nothing,           Become(Cancelled), Nothing,          Nothing,  Nothing]),
+            (H::Cancelled,             [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),
+            (H::Refunded,              [Nothing,           Nothing,           Become(Refunded), Nothing,  Nothing]),
+            (H::OutOfTime,             [Nothing,           Become(Cancelled), Nothing,          Nothing,  Nothing]),
         ];
-        for (status, outcome, expected) in table {
-            assert_eq!(next(status, outcome), expected, "{status:?} and {outcome:?}");
+        for (happening, row) in table {
+            for (status, expected) in statuses.into_iter().zip(row) {
+                assert_eq!(next(status, happening), expected, "{status:?} and {happening:?}");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use messaging::outbox::Relay;
 use sqlx::{PgPool, PgTransaction};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::config::Shop;
 use crate::order::{self, NewOrder, Order, PlaceError};
 
 /// The most who wait here; who comes then waits outside, until the request's own time is over.
@@ -37,11 +38,12 @@ struct Customer {
 
 impl Till {
     /// Opens it, for as long as somebody may come. `relay` is woken for the events of the orders.
-    pub fn open(pool: &PgPool, relay: &Relay) -> Self {
+    pub fn open(pool: &PgPool, relay: &Relay, shop: &Shop) -> Self {
+        let shop = Arc::new(shop.clone());
         let (queue, waiting) = mpsc::channel(QUEUE);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..DESKS {
-            tokio::spawn(attend(waiting.clone(), pool.clone(), relay.clone()));
+            tokio::spawn(attend(waiting.clone(), pool.clone(), relay.clone(), shop.clone()));
         }
         Self(queue)
     }
@@ -58,23 +60,23 @@ impl Till {
     }
 }
 
-async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: PgPool, relay: Relay) {
+async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: PgPool, relay: Relay, shop: Arc<Shop>) {
     loop {
         let mut batch = Vec::new();
         if waiting.lock().await.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
-        let (pool, relay) = (pool.clone(), relay.clone());
+        let (pool, relay, shop) = (pool.clone(), relay.clone(), shop.clone());
         // A task of its own: should it panic, the next batch is served all the same.
-        tokio::spawn(async move { serve(&pool, &relay, batch).await }).await.ok();
+        tokio::spawn(async move { serve(&pool, &relay, &shop, batch).await }).await.ok();
     }
 }
 
-async fn serve(pool: &PgPool, relay: &Relay, batch: Vec<Customer>) {
+async fn serve(pool: &PgPool, relay: &Relay, shop: &Shop, batch: Vec<Customer>) {
     // Whose request has timed out has been told so, and places no order any more.
     let present = batch.into_iter().filter(|customer| !customer.answer.is_closed());
     let (orders, answers): (Vec<_>, Vec<_>) = present.map(|customer| (customer.order, customer.answer)).unzip();
-    let placed = place_all(pool, &orders).await;
+    let placed = place_all(pool, &orders, shop).await;
     relay.wake();
     for (answer, placed) in answers.into_iter().zip(placed) {
         answer.send(placed).ok();
@@ -82,15 +84,15 @@ async fn serve(pool: &PgPool, relay: &Relay, batch: Vec<Customer>) {
 }
 
 /// Places orders together; where that fails by what is in one of them, each alone, so that the others do not fail.
-async fn place_all(pool: &PgPool, orders: &[NewOrder]) -> Vec<Result<Order, PlaceError>> {
-    match commit(pool, orders).await {
+async fn place_all(pool: &PgPool, orders: &[NewOrder], shop: &Shop) -> Vec<Result<Order, PlaceError>> {
+    match commit(pool, orders, shop).await {
         Ok(placed) => placed,
         Err(Fault::Sticky(error)) if orders.len() > 1 => {
             let error = format!("{error:#}");
             tracing::warn!(orders.len = orders.len(), error, "orders cannot be placed together; placing each alone");
             let mut placed = Vec::with_capacity(orders.len());
             for order in orders.chunks(1) {
-                placed.extend(commit(pool, order).await.unwrap_or_else(|fault| vec![Err(fault.into())]));
+                placed.extend(commit(pool, order, shop).await.unwrap_or_else(|fault| vec![Err(fault.into())]));
             }
             placed
         }
@@ -101,10 +103,10 @@ async fn place_all(pool: &PgPool, orders: &[NewOrder]) -> Vec<Result<Order, Plac
     }
 }
 
-async fn commit(pool: &PgPool, orders: &[NewOrder]) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
+async fn commit(pool: &PgPool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
     let committing = async {
         let mut tx = begin(pool).await?;
-        let placed = order::place(&mut tx, orders).await?;
+        let placed = order::place(&mut tx, orders, shop).await?;
         tx.commit().await?;
         Ok(placed)
     };

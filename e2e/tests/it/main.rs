@@ -13,6 +13,7 @@ mod documents;
 mod edge;
 mod health;
 mod hostile;
+mod interleavings;
 mod lifecycle;
 mod outages;
 mod settings;

@@ -181,6 +181,8 @@ pub(crate) fn services(
         ("INVENTORY_PORT", inventory_port.to_string()),
         ("ORDERS_PORT", orders_port.to_string()),
         ("INVENTORY_URL", url(inventory_port)),
+        ("ORDERS_URL", url(orders_port)),
+        ("PAYMENT_DELAY_SECONDS", "3600".to_owned()),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
     let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));

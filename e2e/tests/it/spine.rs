@@ -53,6 +53,37 @@ async fn an_order_of_more_than_there_is_is_cancelled_with_what_is_short() {
 }
 
 #[tokio::test]
+async fn a_paid_order_leaves_the_shelf_and_a_refunded_one_comes_back() {
+    let shop = Shop::open_with(&[("PAYMENT_DELAY_SECONDS", "0")]).await;
+    let product = shop.product("9.90", 10).await;
+    let id = text(&shop.place(&product, 3).await["id"]);
+    shop.order_once(&id, "COMPLETED").await;
+    becomes(json!({"onHand": 7, "reserved": 0, "available": 7}), async || shop.levels(&product).await).await;
+    assert_eq!(shop.hold(&id).await["status"], "COMMITTED");
+    let outstanding = async || shop.orders.ask("{ stuckOrders(olderThanSeconds: 0) { id } }", Value::Null).await;
+    becomes(json!([]), outstanding).await;
+
+    let refund = "mutation($id: ID!) { refundOrder(id: $id, reason: \"broken\") { status } }";
+    assert_eq!(shop.orders.ask(refund, json!({"id": id})).await["status"], "REFUNDED");
+    becomes(json!({"onHand": 10, "reserved": 0, "available": 10}), async || shop.levels(&product).await).await;
+    becomes(json!([]), outstanding).await;
+    assert_eq!(shop.hold(&id).await["status"], "RETURNED");
+    let movements = "query($id: ID!) { movements(productId: $id, first: 9) { nodes { quantity reason orderId } } }";
+    let moved = shop.inventory.ask(movements, json!({"id": product})).await;
+    let returned = json!({"quantity": 3, "reason": "RETURNED", "orderId": id});
+    let committed = json!({"quantity": -3, "reason": "COMMITTED", "orderId": id});
+    assert_eq!([&moved["nodes"][0], &moved["nodes"][1]], [&returned, &committed]);
+    let order = shop.order(&id).await;
+    let expected = [
+        ("PENDING", "createOrder"),
+        ("CONFIRMED", "StockReserved"),
+        ("COMPLETED", "paid"),
+        ("REFUNDED", "refundOrder"),
+    ];
+    assert_eq!(steps(&order), expected);
+}
+
+#[tokio::test]
 async fn orders_knows_the_prices_from_before_its_first_start_and_hears_of_every_edit() {
     let mut shop = Shop::closed(&[]);
     shop.inventory.start().await;
@@ -79,7 +110,7 @@ async fn what_was_sold_out_can_be_ordered_once_a_hold_has_run_out() {
     let id = text(&shop.place(&product, 1).await["id"]);
     let order = shop.order_once(&id, "CANCELLED").await;
 
-    let expected = [("PENDING", "createOrder"), ("CONFIRMED", "StockReserved"), ("CANCELLED", "StockReleased")];
+    let expected = [("PENDING", "createOrder"), ("CONFIRMED", "StockReserved"), ("CANCELLED", "expired")];
     assert_eq!(steps(&order), expected);
     assert_eq!(order["reason"], "The reservation expired");
     assert_eq!(shop.hold(&id).await["status"], "EXPIRED");

@@ -35,6 +35,24 @@ async fn seed_data_again_changes_nothing() {
 }
 
 #[tokio::test]
+async fn customers_order_pay_cancel_and_are_refunded_until_all_orders_have_ended() {
+    let shop = Shop::open_with(&[("PAYMENT_DELAY_SECONDS", "0"), ("PAYMENT_PERIOD_MS", "50")]).await;
+    shop.product("1.00", 100).await;
+    let placed = shop.run("place-orders", &["--customers", "5", "--orders", "30"]);
+    assert!(placed.status.success(), "{}", printed(&placed));
+    let last = printed(&placed)
+        .lines()
+        .filter(|line| line.trim_start().starts_with(char::is_numeric))
+        .nth_back(1)
+        .unwrap()
+        .to_owned();
+    let counts: Vec<u32> = last.split_whitespace().skip(1).map(|count| count.parse().unwrap()).collect();
+    // Of each ten one is declined, one cancelled in time or not, and one refunded.
+    assert_eq!((counts[0], counts[1], counts[3], counts.iter().sum::<u32>()), (0, 0, 3, 30), "{}", printed(&placed));
+    assert!(printed(&placed).contains("30 orders placed"), "{}", printed(&placed));
+}
+
+#[tokio::test]
 async fn the_doctor_names_the_product_that_does_not_add_up() {
     let shop = Shop::closed(&[]);
     shop.run("seed-data", &[]);

@@ -1,8 +1,9 @@
-use async_graphql::{Error, Value};
+use async_graphql::{Error, Value, value};
 use graphql::Refusal;
 
+use crate::checkout::Quote;
 use crate::checkout::Refused;
-use crate::order::PlaceError;
+use crate::order::{EndError, PlaceError};
 
 pub(super) fn refused(refused: &Refused) -> Refusal {
     let message = refused.to_string();
@@ -26,6 +27,32 @@ pub(super) fn not_placed(error: PlaceError) -> Error {
             let refusal = Refusal::conflict(error.to_string());
             refusal.with("field", "idempotencyKey").with("orderId", order_id.clone()).into()
         }
+        PlaceError::PriceChanged(ref quote) => {
+            let message = format!("{error}: look at the new quote and order again");
+            Refusal::conflict(message).with("field", "expectedTotal").with("quote", quoted(quote)).into()
+        }
         PlaceError::Fault(fault) => Error::new_with_source(anyhow::Error::from(fault)),
+    }
+}
+
+/// What the type `Quote` says of it in short.
+fn quoted(quote: &Quote) -> Value {
+    let amount = |amount: rust_decimal::Decimal| format!("{amount:.2}");
+    value!({
+        "subtotal": (amount(quote.subtotal)),
+        "fee": (amount(quote.fee)),
+        "total": (amount(quote.total)),
+    })
+}
+
+pub(super) fn not_ended(error: EndError) -> Error {
+    let message = error.to_string();
+    match error {
+        EndError::Unknown(_) => Refusal::not_found(message).with("field", "id").into(),
+        EndError::Refused { status, .. } => Refusal::conflict(message).with("status", status.to_string()).into(),
+        EndError::KeyReused { order_id } => {
+            Refusal::conflict(message).with("field", "idempotencyKey").with("orderId", order_id).into()
+        }
+        EndError::Fault(fault) => Error::new_with_source(anyhow::Error::from(fault)),
     }
 }

@@ -7,6 +7,7 @@ use async_graphql::dataloader::Loader;
 use sqlx::PgPool;
 
 use crate::order;
+use crate::payment::{self, Payment};
 
 /// Loads the lines of orders by their ids.
 pub(super) struct Lines(pub(super) PgPool);
@@ -31,6 +32,20 @@ impl Loader<String> for Steps {
     async fn load(&self, ids: &[String]) -> Result<HashMap<String, Self::Value>, Self::Error> {
         let mut conn = self.0.acquire().await?;
         Ok(grouped(order::steps(&mut conn, ids).await?, |step| &step.order_id))
+    }
+}
+
+/// Loads the payments of orders by their ids.
+pub(super) struct Payments(pub(super) PgPool);
+
+impl Loader<String> for Payments {
+    type Value = Payment;
+    type Error = Arc<sqlx::Error>;
+
+    async fn load(&self, ids: &[String]) -> Result<HashMap<String, Self::Value>, Self::Error> {
+        let mut conn = self.0.acquire().await?;
+        let payments = payment::of(&mut conn, ids).await?;
+        Ok(payments.into_iter().map(|payment| (payment.order_id.clone(), payment)).collect())
     }
 }
 

@@ -29,7 +29,9 @@ pub fn router(pool: PgPool, relay: &Relay, shop: Shop) -> Router {
     let schema = schema()
         .data(DataLoader::new(loaders::Lines(pool.clone()), tokio::spawn))
         .data(DataLoader::new(loaders::Steps(pool.clone()), tokio::spawn))
-        .data(Till::open(&pool, relay))
+        .data(DataLoader::new(loaders::Payments(pool.clone()), tokio::spawn))
+        .data(Till::open(&pool, relay, &shop))
+        .data(relay.clone())
         .data(pool)
         .data(shop);
     graphql::router(schema, Limits::default())

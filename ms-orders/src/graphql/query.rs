@@ -1,6 +1,7 @@
 use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
 use events::OrderId;
+use graphql::Refusal;
 use graphql::page::{Cursor, Page, PageSize};
 use sqlx::PgPool;
 
@@ -8,6 +9,11 @@ use super::error::refused;
 use super::types::{Count, ItemInput, Order, OrderStatus, Quote, basket};
 use crate::config::Shop;
 use crate::{catalogue, checkout, order};
+
+/// The most orders that are listed as stuck.
+const MAX_STUCK: usize = 100;
+
+const YEAR_SECONDS: i32 = 31_536_000;
 
 /// What can be asked.
 #[derive(Debug)]
@@ -44,6 +50,24 @@ impl Query {
         let rows: Vec<(OrderId, order::Order)> =
             rows.into_iter().map(|row| Ok((OrderId::try_from(row.id.clone())?, row))).collect::<Result<_>>()?;
         Ok(page.connection_with(rows, |(id, _)| id.clone(), |(_, row)| Order(row), Count(status)))
+    }
+
+    /// Orders for which something has been outstanding for longer than it should: an answer of inventory, a payment, or its
+    /// return. The oldest first, at most 100. `explain` says what each waits for.
+    #[graphql(complexity = "1 + MAX_STUCK * child_complexity")]
+    async fn stuck_orders(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "For how long nothing may have happened: 0 to 31 536 000.", default = 300)]
+        older_than_seconds: i32,
+    ) -> Result<Vec<Order>> {
+        if !(0..=YEAR_SECONDS).contains(&older_than_seconds) {
+            let message = format!("olderThanSeconds must be between 0 and {YEAR_SECONDS}");
+            return Err(Refusal::invalid(message).with("field", "olderThanSeconds").into());
+        }
+        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let stuck = order::stuck(&mut conn, older_than_seconds, MAX_STUCK as i64).await?;
+        Ok(stuck.into_iter().map(Order).collect())
     }
 
     /// What items cost now, fee included. Nothing is stored or reserved.

@@ -7,10 +7,11 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 
 use super::error::refused;
-use super::loaders::{Lines, Steps};
+use super::loaders::{Lines, Payments, Steps};
 use crate::checkout::{self, Basket};
-use crate::order;
+use crate::explain::explain;
 use crate::status::Status;
+use crate::{order, payment};
 
 /// So many of a product.
 #[derive(Debug, InputObject)]
@@ -49,10 +50,32 @@ const TYPICAL_STEPS: usize = 4;
 pub(super) enum OrderStatus {
     /// Placed, and not yet answered by inventory.
     Pending,
-    /// Its stock is held for it.
+    /// Its stock is held for it, and it is to be paid.
     Confirmed,
-    /// It will not be fulfilled; `reason` says why.
+    /// It is paid.
+    Completed,
+    /// Its payment was given back, or is on its way back; `reason` says why.
+    Refunded,
+    /// It will not be fulfilled and costs nothing; `reason` says why.
     Cancelled,
+}
+
+/// What a payment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "payment::Status")]
+pub(super) enum PaymentStatus {
+    /// To be made.
+    Due,
+    /// Made.
+    Paid,
+    /// Declined by the provider.
+    Declined,
+    /// Never tried, because the order was cancelled before.
+    Cancelled,
+    /// To be given back, or kept from being made.
+    Returning,
+    /// Given back, or never made.
+    Returned,
 }
 
 pub(super) struct Order(pub(super) order::Order);
@@ -97,7 +120,18 @@ impl Order {
         self.0.payment_reference.as_deref()
     }
 
-    /// Why it is cancelled, for people.
+    /// Its payment; null until its stock is held.
+    async fn payment(&self, ctx: &Context<'_>) -> Result<Option<Payment>> {
+        Ok(ctx.data::<DataLoader<Payments>>()?.load_one(self.0.id.clone()).await?.map(Payment))
+    }
+
+    /// How it stands, in one sentence: what it waits for, and since when.
+    async fn explain(&self, ctx: &Context<'_>) -> Result<String> {
+        let payment = ctx.data::<DataLoader<Payments>>()?.load_one(self.0.id.clone()).await?;
+        Ok(explain(&self.0, payment.as_ref()))
+    }
+
+    /// Why it is cancelled or refunded, for people.
     async fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
     }
@@ -128,6 +162,37 @@ impl Order {
     async fn timeline(&self, ctx: &Context<'_>) -> Result<Vec<Step>> {
         let steps = ctx.data::<DataLoader<Steps>>()?.load_one(self.0.id.clone()).await?;
         Ok(steps.unwrap_or_default().into_iter().map(Step).collect())
+    }
+}
+
+pub(super) struct Payment(payment::Payment);
+
+/// The payment of an order.
+#[Object]
+impl Payment {
+    /// What it is.
+    async fn status(&self) -> PaymentStatus {
+        self.0.status.into()
+    }
+
+    /// How much.
+    async fn amount(&self) -> Decimal {
+        cents(self.0.amount)
+    }
+
+    /// How often it was tried to make it, or, once it is to be given back, to give it back.
+    async fn attempts(&self) -> i32 {
+        self.0.attempts
+    }
+
+    /// When it is tried next. Null where nothing is left to do.
+    async fn next_attempt_at(&self) -> Option<DateTime<Utc>> {
+        self.0.next_attempt_at
+    }
+
+    /// When it took its status.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.0.updated_at
     }
 }
 
@@ -165,6 +230,11 @@ impl OrderItem {
     async fn total(&self) -> Decimal {
         cents(self.0.unit_price * Decimal::from(self.0.quantity))
     }
+
+    /// The version of the product in the catalogue that its price is from.
+    async fn catalogue_version(&self) -> i32 {
+        int(self.0.catalogue_version)
+    }
 }
 
 pub(super) struct Shortage(::events::inventory::Shortage);
@@ -198,12 +268,12 @@ impl Step {
         self.0.status.into()
     }
 
-    /// The mutation or the event it took it by, such as `createOrder` or `StockReserved`.
+    /// By what: a mutation such as `createOrder`, an event such as `StockReserved`, or `paid`, `declined`, `expired`.
     async fn cause(&self) -> &str {
         &self.0.cause
     }
 
-    /// The id of the message that carried the event, where it had one; of `createOrder`, the message it sent.
+    /// The id of the message that told of it, or else of the one that tells of it.
     async fn message_id(&self) -> Option<&str> {
         self.0.message_id.as_deref()
     }

@@ -1,17 +1,19 @@
+mod known;
+
 use std::collections::{BTreeSet, HashMap};
 
-use ::events::inventory::Shortage;
+use ::events::OrderId;
 use ::events::orders::OrderCreated;
-use ::events::{Item, OrderId};
 use chrono::{DateTime, Utc};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
-use sqlx::types::Json;
 
-use super::{Order, lines, orders};
+use self::known::{Known, forget};
+use super::Order;
 use crate::catalogue;
 use crate::checkout::{self, Basket, Quote};
+use crate::config::Shop;
 use crate::status::Status;
 
 /// The cause of an order's first step.
@@ -28,10 +30,8 @@ pub struct NewOrder {
     pub idempotency_key: Option<String>,
     /// What its payment is to be made with.
     pub payment_reference: Option<String>,
-    /// The fee, in per cent.
-    pub fee_percent: Decimal,
-    /// How long inventory has to answer before it is asked again, in seconds.
-    pub reask_after_seconds: u32,
+    /// What its customer was told that it costs.
+    pub expected_total: Option<Decimal>,
     /// The trace it is placed in.
     pub trace: Trace,
 }
@@ -42,6 +42,9 @@ pub enum PlaceError {
     /// It cannot be priced.
     #[error(transparent)]
     Refused(#[from] checkout::Refused),
+    /// It costs something else than its customer was told.
+    #[error("the total is {} now", .0.total)]
+    PriceChanged(Box<Quote>),
     /// The key was used for another order.
     #[error("this idempotency key was used for another order")]
     KeyReused {
@@ -59,26 +62,36 @@ pub enum PlaceError {
 ///
 /// # Errors
 /// Those of the database, which are everybody's.
-pub async fn place(conn: &mut PgConnection, new: &[NewOrder]) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
-    let mut known = Known::find(conn, new).await?;
+pub async fn place(
+    conn: &mut PgConnection,
+    new: &[NewOrder],
+    shop: &Shop,
+) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
+    let ttl_hours = shop.idempotency_ttl_hours;
+    let mut known = Known::find(conn, new, ttl_hours).await?;
     let unknown: Vec<&NewOrder> = new.iter().filter(|new| known.answer(new).is_none()).collect();
     let product_ids: BTreeSet<i64> = unknown.iter().flat_map(|new| new.basket.product_ids()).collect();
     let sold = catalogue::sold(conn, &Vec::from_iter(product_ids)).await?;
     let (mut quoted, mut refused) = (Vec::with_capacity(unknown.len()), HashMap::new());
     for new in unknown {
-        match checkout::quote(&new.basket, &sold, new.fee_percent) {
+        match quote(new, &sold, shop.fee_percent) {
             Ok(quote) => quoted.push((new, quote)),
             Err(reason) => drop(refused.insert(&new.id, reason)),
         }
     }
-    let mut placed = insert(conn, &mut quoted).await?;
+    let mut placed = insert(conn, &mut quoted, shop).await?;
     if placed.len() < quoted.len() {
-        // Somebody with the same key was faster, and has committed: the insert waited for that.
-        known = Known::find(conn, new).await?;
+        // Their keys are taken: by somebody who was faster and has committed, because the insert waited for that; or by
+        // an order so old that they may name another one.
+        known = Known::find(conn, new, ttl_hours).await?;
+        quoted.retain(|(new, _)| !placed.contains_key(new.id.as_str()) && known.answer(new).is_none());
+        let keys: Vec<&str> = quoted.iter().filter_map(|(new, _)| new.idempotency_key.as_deref()).collect();
+        forget(conn, &keys, ttl_hours).await?;
+        placed.extend(insert(conn, &mut quoted, shop).await?);
     }
     let answer = |new: &NewOrder| match (placed.remove(new.id.as_str()), refused.remove(&new.id)) {
         (Some(order), _) => Ok(order),
-        (None, Some(reason)) => Err(reason.into()),
+        (None, Some(reason)) => Err(reason),
         (None, None) => {
             known.answer(new).unwrap_or_else(|| Err(Fault::Sticky(anyhow::anyhow!("a key without an order")).into()))
         }
@@ -86,41 +99,21 @@ pub async fn place(conn: &mut PgConnection, new: &[NewOrder]) -> Result<Vec<Resu
     Ok(new.iter().map(answer).collect())
 }
 
-/// Orders that were placed before, by their idempotency keys, and what they are for.
-struct Known(HashMap<String, (Order, Vec<Item>)>);
-
-impl Known {
-    async fn find(conn: &mut PgConnection, new: &[NewOrder]) -> sqlx::Result<Self> {
-        let keys: Vec<&str> = new.iter().filter_map(|new| new.idempotency_key.as_deref()).collect();
-        if keys.is_empty() {
-            return Ok(Self(HashMap::new()));
-        }
-        let orders = orders!("where idempotency_key = any($1)", &keys as &[&str]).fetch_all(&mut *conn).await?;
-        let ids: Vec<String> = orders.iter().map(|order| order.id.clone()).collect();
-        let mut items: HashMap<String, Vec<Item>> = HashMap::new();
-        for line in if ids.is_empty() { Vec::new() } else { lines(conn, &ids).await? } {
-            let item = Item { product_id: line.product_id, quantity: line.quantity };
-            items.entry(line.order_id).or_default().push(item);
-        }
-        let with_items = |order: Order| {
-            let items = items.remove(&order.id).unwrap_or_default();
-            Some((order.idempotency_key.clone()?, (order, items)))
-        };
-        Ok(Self(orders.into_iter().filter_map(with_items).collect()))
-    }
-
-    fn answer(&self, new: &NewOrder) -> Option<Result<Order, PlaceError>> {
-        let (order, items) = self.0.get(new.idempotency_key.as_deref()?)?;
-        Some(if *items == new.basket.items() && order.payment_reference == new.payment_reference {
-            Ok(order.clone())
-        } else {
-            Err(PlaceError::KeyReused { order_id: order.id.clone() })
-        })
+/// What an order costs, if that is what its customer expects.
+fn quote(new: &NewOrder, sold: &HashMap<i64, catalogue::Product>, fee_percent: Decimal) -> Result<Quote, PlaceError> {
+    let quote = checkout::quote(&new.basket, sold, fee_percent)?;
+    match new.expected_total {
+        Some(expected) if expected != quote.total => Err(PlaceError::PriceChanged(Box::new(quote))),
+        _ => Ok(quote),
     }
 }
 
 /// Stores orders and their events, and returns those whose key was free.
-async fn insert(conn: &mut PgConnection, quoted: &mut [(&NewOrder, Quote)]) -> Result<HashMap<String, Order>, Fault> {
+async fn insert(
+    conn: &mut PgConnection,
+    quoted: &mut [(&NewOrder, Quote)],
+    shop: &Shop,
+) -> Result<HashMap<String, Order>, Fault> {
     if quoted.is_empty() {
         return Ok(HashMap::new());
     }
@@ -130,12 +123,12 @@ async fn insert(conn: &mut PgConnection, quoted: &mut [(&NewOrder, Quote)]) -> R
         Outgoing::of(&OrderCreated { order_id: new.id.clone(), items: new.basket.items() }, new.trace)
     };
     let mut messages = quoted.iter().map(message).collect::<Result<Vec<_>, _>>()?;
-    let created = insert_orders(conn, quoted, &messages).await?;
+    let created = insert_orders(conn, quoted, &messages, shop).await?;
     messages.retain(|message| created.contains_key(&message.key));
     outbox::enqueue(conn, &messages).await?;
     let order = |(new, quote): &(&NewOrder, Quote)| {
-        let (id, created_at) = created.get_key_value(new.id.as_str())?;
-        Some((id.clone(), pending(new, quote, *created_at)))
+        let (id, created) = created.get_key_value(new.id.as_str())?;
+        Some((id.clone(), pending(new, quote, created)))
     };
     Ok(quoted.iter().filter_map(order).collect())
 }
@@ -145,7 +138,8 @@ async fn insert_orders(
     conn: &mut PgConnection,
     quoted: &[(&NewOrder, Quote)],
     messages: &[Outgoing],
-) -> sqlx::Result<HashMap<String, DateTime<Utc>>> {
+    shop: &Shop,
+) -> sqlx::Result<HashMap<String, Created>> {
     let lines: Vec<_> =
         quoted.iter().flat_map(|(new, quote)| quote.lines.iter().map(|line| (new.id.as_str(), line))).collect();
     macro_rules! column {
@@ -155,12 +149,12 @@ async fn insert_orders(
     }
     let rows = sqlx::query!(
         r#"with placed as (
-               insert into orders (id, idempotency_key, payment_reference, subtotal, fee, total, next_ask_at)
-               select id, idempotency_key, payment_reference, subtotal, fee, total, now() + make_interval(secs => wait)
-               from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[], $7::float[])
-                   as new (id, idempotency_key, payment_reference, subtotal, fee, total, wait)
+               insert into orders (id, idempotency_key, payment_reference, subtotal, fee, total, overdue_at)
+               select id, idempotency_key, payment_reference, subtotal, fee, total, now() + make_interval(secs => $7)
+               from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[])
+                   as new (id, idempotency_key, payment_reference, subtotal, fee, total)
                on conflict (idempotency_key) do nothing
-               returning id, created_at
+               returning id, created_at, overdue_at
            ), step as (
                insert into order_steps (order_id, status, cause, message_id, trace_id)
                select id, 'pending', $8, message_id, trace_id
@@ -174,14 +168,14 @@ async fn insert_orders(
                ) as new (id, product_id, sku, name, quantity, unit_price, catalogue_version)
                join placed using (id)
            )
-           select id, created_at from placed"#,
+           select id, created_at, overdue_at from placed"#,
         column!(quoted, |(new, _)| new.id.as_str()) as &[&str],
         column!(quoted, |(new, _)| new.idempotency_key.as_deref()) as &[Option<&str>],
         column!(quoted, |(new, _)| new.payment_reference.as_deref()) as &[Option<&str>],
         column!(quoted, |(_, quote)| quote.subtotal),
         column!(quoted, |(_, quote)| quote.fee),
         column!(quoted, |(_, quote)| quote.total),
-        column!(quoted, |(new, _)| f64::from(new.reask_after_seconds)),
+        f64::from(shop.reask_after_seconds),
         CAUSE,
         column!(messages, |message| message.message_id.to_string()),
         column!(quoted, |(new, _)| new.trace.to_string()),
@@ -195,11 +189,18 @@ async fn insert_orders(
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.created_at)).collect())
+    let created = |created_at, overdue_at| Created { at: created_at, overdue_at };
+    Ok(rows.into_iter().map(|row| (row.id, created(row.created_at, row.overdue_at))).collect())
+}
+
+/// What the database says of a new order.
+struct Created {
+    at: DateTime<Utc>,
+    overdue_at: Option<DateTime<Utc>>,
 }
 
 /// A new order as the database has it.
-fn pending(new: &NewOrder, quote: &Quote, created_at: DateTime<Utc>) -> Order {
+fn pending(new: &NewOrder, quote: &Quote, created: &Created) -> Order {
     Order {
         id: new.id.as_str().to_owned(),
         status: Status::Pending,
@@ -211,7 +212,9 @@ fn pending(new: &NewOrder, quote: &Quote, created_at: DateTime<Utc>) -> Order {
         expires_at: None,
         reason: None,
         shortages: None,
-        created_at,
-        updated_at: created_at,
+        created_at: created.at,
+        updated_at: created.at,
+        overdue_at: created.overdue_at,
+        asks: 0,
     }
 }

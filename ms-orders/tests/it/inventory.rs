@@ -51,6 +51,10 @@ impl Inventory {
         self.publish("stock.reserved", reserved(order_id).to_string().as_bytes()).await;
     }
 
+    pub(crate) async fn sell(&self, order_id: &str) {
+        self.publish("stock.reserved", sold(order_id).to_string().as_bytes()).await;
+    }
+
     pub(crate) async fn reject(&self, order_id: &str) {
         self.publish("stock.rejected", rejected(order_id).to_string().as_bytes()).await;
     }
@@ -80,9 +84,19 @@ impl Inventory {
     }
 }
 
+/// So far away that no test sees it.
+pub(crate) const EXPIRES_AT: &str = "2126-11-27T00:15:00+00:00";
+
+/// What inventory says of an order that is held for a time.
 pub(crate) fn reserved(order_id: &str) -> Value {
     let items = json!([{"product_id": 1, "quantity": 2}]);
-    json!({"event": "StockReserved", "order_id": order_id, "items": items, "expires_at": "2026-11-27T00:15:00Z"})
+    json!({"event": "StockReserved", "order_id": order_id, "items": items, "expires_at": EXPIRES_AT})
+}
+
+/// What it says of one that is sold.
+pub(crate) fn sold(order_id: &str) -> Value {
+    let items = json!([{"product_id": 1, "quantity": 2}]);
+    json!({"event": "StockReserved", "order_id": order_id, "items": items})
 }
 
 pub(crate) fn rejected(order_id: &str) -> Value {

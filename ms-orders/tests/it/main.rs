@@ -9,10 +9,12 @@ mod world;
 
 mod catalogue;
 mod crashes;
+mod ending;
 mod listing;
 mod outcomes;
+mod overdue;
+mod payments;
 mod placing;
-mod reask;
 mod refusals;
 mod schema;
 mod starting;

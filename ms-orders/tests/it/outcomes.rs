@@ -5,16 +5,17 @@ use events::OrderId;
 use events::inventory::{ReleaseCause, StockRejected, StockReserved};
 use events::inventory::{StockEvent, StockReleased};
 use messaging::Trace;
-use ms_orders::order::{self, Answer};
-use ms_orders::status::{Next, Outcome, Status, next};
+use ms_orders::order::{self, News, Outcome, What};
+use ms_orders::payment;
+use ms_orders::status::{Happening, Next, Status, next};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::inventory::{Inventory, rejected, released, reserved};
+use crate::inventory::{EXPIRES_AT, Inventory, rejected, released, reserved};
 use crate::statements::Statements;
-use crate::world::World;
+use crate::world::{World, shop};
 
 fn statuses(order: &Value) -> Vec<&str> {
     order["timeline"].as_array().unwrap().iter().map(|step| step["status"].as_str().unwrap()).collect()
@@ -31,7 +32,7 @@ async fn a_reserved_order_is_confirmed_and_cancelled_when_its_time_runs_out() {
 
     inventory.reserve(&id).await;
     let confirmed = instance.order_once(&id, "CONFIRMED").await;
-    assert_eq!(confirmed["expiresAt"], "2026-11-27T00:15:00+00:00");
+    assert_eq!(confirmed["expiresAt"], EXPIRES_AT);
     assert_eq!((&confirmed["reason"], &confirmed["shortages"]), (&Value::Null, &json!([])));
     assert_eq!(confirmed["timeline"][1]["cause"], "StockReserved");
 
@@ -39,7 +40,8 @@ async fn a_reserved_order_is_confirmed_and_cancelled_when_its_time_runs_out() {
     let cancelled = instance.order_once(&id, "CANCELLED").await;
     assert_eq!(cancelled["reason"], "The reservation expired");
     assert_eq!(statuses(&cancelled), ["PENDING", "CONFIRMED", "CANCELLED"]);
-    assert_eq!(cancelled["timeline"][2]["cause"], "StockReleased");
+    assert_eq!(cancelled["timeline"][2]["cause"], "expired");
+    assert_eq!(cancelled["payment"]["status"], "CANCELLED");
     instance.stop().await;
 }
 
@@ -167,36 +169,50 @@ async fn what_is_not_ours_is_ignored_and_what_is_no_answer_is_dead_lettered_with
     assert_eq!(cancelled["reason"].as_str().unwrap().chars().count(), 1_000);
 }
 
-fn event(order_id: &str, outcome: Outcome) -> StockEvent {
+fn what(order_id: &str, happening: Happening) -> What {
     let order_id = OrderId::try_from(order_id.to_owned()).unwrap();
-    match outcome {
-        Outcome::Reserved => StockEvent::Reserved(StockReserved { order_id, items: vec![], expires_at: None }),
-        Outcome::Rejected => {
+    let reserved = |order_id, expires_at| StockEvent::Reserved(StockReserved { order_id, items: vec![], expires_at });
+    What::Stock(match happening {
+        Happening::Reserved => reserved(order_id, Some(EXPIRES_AT.parse().unwrap())),
+        Happening::Sold => reserved(order_id, None),
+        Happening::Rejected => {
             StockEvent::Rejected(StockRejected { order_id, reason: "Insufficient stock".into(), shortages: vec![] })
         }
-        Outcome::Released(cause) => StockEvent::Released(StockReleased { order_id, items: vec![], cause }),
-    }
+        Happening::Released(cause) => StockEvent::Released(StockReleased { order_id, items: vec![], cause }),
+        Happening::Paid => return What::Paid,
+        Happening::Declined => return What::Declined,
+        Happening::Cancelled => return What::Cancelled { reason: "changed my mind".into() },
+        Happening::Refunded => return What::Refunded { reason: "broken".into(), restock: true },
+        Happening::OutOfTime => return What::OutOfTime,
+    })
 }
 
-fn answer(order_id: &str, outcome: Outcome) -> Answer {
-    Answer { event: event(order_id, outcome), message_id: None, trace: Trace::start() }
+fn news(order_id: &str, happening: Happening) -> News {
+    let what = what(order_id, happening);
+    News { order_id: OrderId::try_from(order_id.to_owned()).unwrap(), what, message_id: None, trace: Trace::start() }
 }
 
 #[tokio::test]
-async fn a_mixed_batch_leads_where_its_answers_lead_one_by_one() {
+async fn a_mixed_batch_leads_where_its_news_lead_one_by_one() {
     let world = World::new().await;
     world.sell(&[(1, "1")]).await;
-    let outcomes = prop::sample::select(vec![
-        Outcome::Reserved,
-        Outcome::Rejected,
-        Outcome::Released(ReleaseCause::Cancelled),
-        Outcome::Released(ReleaseCause::Expired),
-        Outcome::Released(ReleaseCause::Refunded),
+    let happenings = prop::sample::select(vec![
+        Happening::Reserved,
+        Happening::Sold,
+        Happening::Rejected,
+        Happening::Released(ReleaseCause::Cancelled),
+        Happening::Released(ReleaseCause::Expired),
+        Happening::Released(ReleaseCause::Refunded),
+        Happening::Paid,
+        Happening::Declined,
+        Happening::Cancelled,
+        Happening::Refunded,
+        Happening::OutOfTime,
     ]);
     // Order 6 is not ours.
-    let batches = prop::collection::vec(prop::collection::vec((0..7_usize, outcomes), 0..12), 1..4);
+    let batches = prop::collection::vec(prop::collection::vec((0..7_usize, happenings), 0..12), 1..6);
     let mut runner = TestRunner::default();
-    for _ in 0..64 {
+    for _ in 0..100 {
         let batches = batches.new_tree(&mut runner).unwrap().current();
         let mut ids = Vec::new();
         for _ in 0..6 {
@@ -205,38 +221,51 @@ async fn a_mixed_batch_leads_where_its_answers_lead_one_by_one() {
         ids.push("ORD-12345".to_owned());
         let mut model = vec![(vec![Status::Pending], false); 6];
         for batch in &batches {
-            let answers: Vec<_> = batch.iter().map(|(order, outcome)| answer(&ids[*order], *outcome)).collect();
+            let heard: Vec<_> = batch.iter().map(|(order, happening)| news(&ids[*order], *happening)).collect();
             let mut tx = world.pool.begin().await.unwrap();
-            let called_for = order::settle(&mut tx, &answers).await.unwrap();
+            let outcomes = order::advance(&mut tx, &heard, shop().waits()).await.unwrap();
             tx.commit().await.unwrap();
-            let gives_back: Vec<bool> = called_for.iter().map(Option::is_some).collect();
+            let gives_back: Vec<bool> =
+                outcomes.iter().map(|outcome| matches!(outcome, Outcome::GiveBack(_))).collect();
             let expected: Vec<bool> = batch
                 .iter()
-                .map(|&(order, outcome)| model.get_mut(order).is_some_and(|it| hear(it, outcome)))
+                .map(|&(order, happening)| model.get_mut(order).is_some_and(|it| hear(it, happening)))
                 .collect();
             assert_eq!(gives_back, expected, "{batches:?}");
         }
-        let steps = order::steps(&mut world.pool.acquire().await.unwrap(), &ids).await.unwrap();
+        let mut conn = world.pool.acquire().await.unwrap();
+        let steps = order::steps(&mut conn, &ids).await.unwrap();
+        let payments = payment::of(&mut conn, &ids).await.unwrap();
         for (id, (expected, _)) in ids.iter().zip(&model) {
             let taken: Vec<_> = steps.iter().filter(|step| step.order_id == *id).map(|step| step.status).collect();
             assert_eq!(taken, *expected, "{batches:?}");
-            let order = order::find(&mut world.pool.acquire().await.unwrap(), id).await.unwrap().unwrap();
+            let order = order::find(&mut conn, id).await.unwrap().unwrap();
             assert_eq!(Some(&order.status), expected.last(), "{batches:?}");
+            // Nobody has tried to charge, so what is not due or paid never was.
+            let paid = payments.iter().find(|payment| payment.order_id == *id).map(|payment| payment.status);
+            let may_be: &[Option<payment::Status>] = match order.status {
+                Status::Pending => &[None],
+                Status::Confirmed => &[Some(payment::Status::Due)],
+                Status::Completed => &[Some(payment::Status::Paid), None],
+                Status::Refunded => &[Some(payment::Status::Returning), None],
+                Status::Cancelled => &[None, Some(payment::Status::Declined), Some(payment::Status::Cancelled)],
+            };
+            assert!(may_be.contains(&paid), "{:?} and {paid:?} after {batches:?}", order.status);
         }
     }
 }
 
-/// The same, one answer at a time: the statuses an order took and whether its stock was released. Tells whether stock
-/// is to be given back.
-fn hear((statuses, released): &mut (Vec<Status>, bool), outcome: Outcome) -> bool {
-    *released |= matches!(outcome, Outcome::Released(_));
-    match next(*statuses.last().unwrap(), outcome) {
+/// The same, one at a time: the statuses an order took and whether its stock was released. Tells whether stock is to be
+/// given back.
+fn hear((statuses, released): &mut (Vec<Status>, bool), happening: Happening) -> bool {
+    *released |= matches!(happening, Happening::Released(_));
+    match next(*statuses.last().unwrap(), happening) {
         Next::Become(status) => {
             statuses.push(status);
             false
         }
         Next::GiveBack => !*released,
-        Next::Nothing => false,
+        Next::Answered | Next::Nothing => false,
     }
 }
 
@@ -248,13 +277,17 @@ async fn a_batch_takes_the_same_number_of_statements_whatever_its_size() {
     let statements = Statements::listen();
     let mut counts = Vec::new();
     for size in [1, 200] {
-        let mut answers = Vec::new();
+        let mut ids = Vec::new();
         for _ in 0..size {
-            answers.push(answer(&world.place(&[(1, 2)]).await, Outcome::Reserved));
+            ids.push(world.place(&[(1, 2)]).await);
         }
-        statements.heard();
-        order::settle(&mut conn, &answers).await.unwrap();
-        counts.push(statements.heard().len());
+        for happening in [Happening::Reserved, Happening::Paid, Happening::Sold, Happening::Refunded] {
+            let heard: Vec<_> = ids.iter().map(|id| news(id, happening)).collect();
+            statements.heard();
+            order::advance(&mut conn, &heard, shop().waits()).await.unwrap();
+            counts.push(statements.heard().len());
+        }
     }
-    assert_eq!(counts, [2, 2]);
+    // Lock and write; of those that are paid the items and the event as well, of the refunded the event.
+    assert_eq!(counts, [2, 4, 2, 3, 2, 4, 2, 3]);
 }

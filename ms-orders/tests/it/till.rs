@@ -9,10 +9,10 @@ use ms_orders::order::{self, NewOrder, PlaceError};
 use ms_orders::till::Till;
 
 use crate::statements::Statements;
-use crate::world::{World, new_order};
+use crate::world::{World, new_order, shop};
 
 fn till(world: &World) -> Till {
-    Till::open(&world.pool, &Relay::new(world.pool.clone(), Duration::from_secs(1)))
+    Till::open(&world.pool, &Relay::new(world.pool.clone(), Duration::from_secs(1)), &shop())
 }
 
 fn keyed(key: &str, items: &[(i64, i64)]) -> NewOrder {
@@ -38,7 +38,7 @@ async fn orders_placed_together_are_answered_each_for_itself() {
         new_order(&[(2, 3)]),
     ];
     let mut conn = world.pool.acquire().await.unwrap();
-    let placed = order::place(&mut conn, &orders).await.unwrap();
+    let placed = order::place(&mut conn, &orders, &shop()).await.unwrap();
     let total = |at: usize| placed[at].as_ref().unwrap().total.to_string();
     assert_eq!((total(0).as_str(), total(7).as_str()), ("24.42", "1.26"));
     assert_eq!(placed[0].as_ref().unwrap().id, orders[0].id.as_str());
@@ -108,7 +108,7 @@ async fn orders_take_the_same_number_of_statements_however_many() {
     for size in [1, 200] {
         let orders: Vec<NewOrder> = (0..size).map(|_| new_order(&[(1, 1), (2, 1)])).collect();
         statements.heard();
-        assert!(order::place(&mut conn, &orders).await.unwrap().iter().all(Result::is_ok));
+        assert!(order::place(&mut conn, &orders, &shop()).await.unwrap().iter().all(Result::is_ok));
         counts.push(statements.heard().len());
     }
     assert_eq!(counts, [3, 3]);

@@ -5,17 +5,21 @@ use std::time::{Duration, Instant};
 use boot::database::Bounds;
 use clap::Parser;
 use dev::testing::{Database, Vhost};
-use events::inventory::{ProductChanged, ProductDeleted, ProductEvent};
+use events::OrderId;
+use events::inventory::{ProductChanged, ProductDeleted, ProductEvent, StockEvent, StockReserved};
+use messaging::Trace;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ms_orders::catalogue::{self, Change};
-use ms_orders::config::Config;
-use ms_orders::order::{self, NewOrder};
+use ms_orders::config::{Config, Shop};
+use ms_orders::order::{self, NewOrder, News, What};
 use ms_orders::{MIGRATIONS, checkout};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::inventory::EXPIRES_AT;
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -44,7 +48,7 @@ impl World {
     /// Places an order without the API, and returns its id.
     pub(crate) async fn place(&self, items: &[(i64, i64)]) -> String {
         let mut tx = self.pool.begin().await.unwrap();
-        let placed = order::place(&mut tx, &[new_order(items)]).await.unwrap().remove(0).unwrap();
+        let placed = order::place(&mut tx, &[new_order(items)], &shop()).await.unwrap().remove(0).unwrap();
         tx.commit().await.unwrap();
         placed.id
     }
@@ -56,9 +60,28 @@ impl World {
             "order_steps" => "select count(*) from order_steps",
             "outbox" => "select count(*) from outbox",
             "confirmed" => "select count(*) from orders where status = 'confirmed'",
+            "payments" => "select count(*) from payments",
             other => panic!("{other}"),
         };
         sqlx::query_scalar(statement).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Has inventory confirm an order, without the broker.
+    pub(crate) async fn confirm(&self, id: &str, shop: &Shop) {
+        let order_id = OrderId::try_from(id.to_owned()).unwrap();
+        let expires_at = Some(EXPIRES_AT.parse().unwrap());
+        let event = StockReserved { order_id: order_id.clone(), items: Vec::new(), expires_at };
+        let what = What::Stock(StockEvent::Reserved(event));
+        let news = News { order_id, what, message_id: None, trace: Trace::start() };
+        let mut tx = self.pool.begin().await.unwrap();
+        order::advance(&mut tx, &[news], shop.waits()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// How much the payment provider has taken for an order and not given back.
+    pub(crate) async fn charged(&self, order_id: &str) -> String {
+        let sum = "select coalesce(sum(amount), 0.00)::text from provider_charges where key = $1 and state = 'charged'";
+        sqlx::query_scalar(sum).bind(order_id).fetch_one(&self.pool).await.unwrap()
     }
 
     /// Starts an instance on this database and waits until it is ready and listens to the broker.
@@ -84,10 +107,19 @@ pub(crate) fn new_order(items: &[(i64, i64)]) -> NewOrder {
         basket: checkout::Basket::of(items).unwrap(),
         idempotency_key: None,
         payment_reference: None,
-        fee_percent: 20.into(),
-        reask_after_seconds: 30,
-        trace: messaging::Trace::start(),
+        expected_total: None,
+        trace: Trace::start(),
     }
+}
+
+/// How orders are taken where nothing else is said.
+pub(crate) fn shop() -> Shop {
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        shop: Shop,
+    }
+    Cli::parse_from(["ms-orders"]).shop
 }
 
 /// A change of a product, as inventory tells it.
@@ -118,7 +150,8 @@ impl Instance {
             config: Config,
         }
         // Nobody listens on port 9.
-        let fixed = ["ms-orders", "--port", "0", "--inventory-url", "http://127.0.0.1:9"];
+        let fixed =
+            ["ms-orders", "--port", "0", "--inventory-url", "http://127.0.0.1:9", "--payment-delay-seconds", "3600"];
         let servers = ["--database-url", database_url, "--amqp-url", amqp_url];
         let cli = Cli::parse_from(fixed.iter().chain(&servers).chain(args));
         let shutdown = CancellationToken::new();
@@ -203,7 +236,8 @@ pub(crate) const CREATE: &str = "mutation($input: CreateOrderInput!) {
 
 const ORDER: &str = "query($id: ID!) {
   order(id: $id) {
-    id status subtotal fee total reason expiresAt updatedAt
+    id status subtotal fee total reason expiresAt updatedAt explain
+    payment { status amount attempts nextAttemptAt }
     shortages { productId requested available }
     items { productId quantity unitPrice }
     timeline { status cause messageId traceId at }

@@ -53,8 +53,13 @@ impl Shop {
         let database = ("INVENTORY_DATABASE_URL", inventory_database.as_str());
         let inventory = ground.serve("ms-inventory", "inventory", &[database, broker])?;
         catalogue::fill(&inventory_database, PRODUCTS)?;
-        let environment =
-            [("ORDERS_DATABASE_URL", orders_database.as_str()), broker, ("INVENTORY_URL", inventory.url())];
+        // What is measured is placing and confirming: no payment becomes due meanwhile.
+        let environment = [
+            ("ORDERS_DATABASE_URL", orders_database.as_str()),
+            broker,
+            ("INVENTORY_URL", inventory.url()),
+            ("PAYMENT_DELAY_SECONDS", "86400"),
+        ];
         let orders = ground.serve("ms-orders", "orders", &environment)?;
         let database = PgPool::connect(&orders_database).await?;
         let watch = Watch::new().and("broker", ground.rabbitmq().pid()).and("database", ground.postgres().pid());
@@ -122,7 +127,7 @@ impl Shop {
     /// Waits until every order is answered.
     pub(super) async fn settled(&self) -> Result<Duration> {
         // By the index that holds nothing but these; without the bound the planner reads the table.
-        let none_pending = "select not exists (select from orders where status = 'pending' and next_ask_at > 'epoch')";
+        let none_pending = "select not exists (select from orders where status = 'pending')";
         self.wait(|| async { Ok(sqlx::query_scalar(none_pending).fetch_one(&self.database).await?) }).await
     }
 

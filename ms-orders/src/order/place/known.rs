@@ -1,0 +1,62 @@
+use std::collections::HashMap;
+
+use ::events::Item;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+use super::{NewOrder, PlaceError};
+use crate::order::{Order, Shortage, hours, lines, orders};
+use crate::status::Status;
+
+/// Orders that were placed before, by their idempotency keys, and what they are for.
+pub(super) struct Known(HashMap<String, (Order, Vec<Item>)>);
+
+impl Known {
+    /// Those that are fresh.
+    pub(super) async fn find(conn: &mut PgConnection, new: &[NewOrder], ttl_hours: u32) -> sqlx::Result<Self> {
+        let keys: Vec<&str> = new.iter().filter_map(|new| new.idempotency_key.as_deref()).collect();
+        if keys.is_empty() {
+            return Ok(Self(HashMap::new()));
+        }
+        let orders = orders!(
+            "where idempotency_key = any($1) and created_at > now() - make_interval(hours => $2)",
+            &keys as &[&str],
+            hours(ttl_hours)
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        let ids: Vec<String> = orders.iter().map(|order| order.id.clone()).collect();
+        let mut items: HashMap<String, Vec<Item>> = HashMap::new();
+        for line in if ids.is_empty() { Vec::new() } else { lines(conn, &ids).await? } {
+            let item = Item { product_id: line.product_id, quantity: line.quantity };
+            items.entry(line.order_id).or_default().push(item);
+        }
+        let with_items = |order: Order| {
+            let items = items.remove(&order.id).unwrap_or_default();
+            Some((order.idempotency_key.clone()?, (order, items)))
+        };
+        Ok(Self(orders.into_iter().filter_map(with_items).collect()))
+    }
+
+    pub(super) fn answer(&self, new: &NewOrder) -> Option<Result<Order, PlaceError>> {
+        let (order, items) = self.0.get(new.idempotency_key.as_deref()?)?;
+        let same = *items == new.basket.items()
+            && order.payment_reference == new.payment_reference
+            && new.expected_total.is_none_or(|expected| expected == order.total);
+        Some(if same { Ok(order.clone()) } else { Err(PlaceError::KeyReused { order_id: order.id.clone() }) })
+    }
+}
+
+/// Frees keys whose time is over, so that they can name other orders.
+pub(super) async fn forget(conn: &mut PgConnection, keys: &[&str], ttl_hours: u32) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update orders
+         set idempotency_key = null
+         where idempotency_key = any($1) and created_at <= now() - make_interval(hours => $2)",
+        keys as &[&str],
+        hours(ttl_hours),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Orders for which nothing happens for too long.
+
+use std::time::Duration;
+
+use dev::testing::Vhost;
+use events::OrderId;
+use messaging::Trace;
+use messaging::outbox::Relay;
+use ms_orders::config::Shop;
+use ms_orders::order::{self, News, What};
+use ms_orders::overdue::sweep;
+use serde_json::json;
+
+use crate::inventory::Inventory;
+use crate::statements::Statements;
+use crate::world::{World, eventually, shop};
+
+fn relay(world: &World) -> Relay {
+    Relay::new(world.pool.clone(), Duration::from_secs(1))
+}
+
+/// As if the broker had taken all events and lost them, and the pauses were over.
+async fn lose_events(world: &World) {
+    sqlx::query("delete from outbox").execute(&world.pool).await.unwrap();
+    let_pauses_pass(world).await;
+}
+
+async fn let_pauses_pass(world: &World) {
+    sqlx::query("update orders set overdue_at = now() where overdue_at is not null")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_unanswered_order_is_asked_for_again_until_it_is_answered() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1"), (2, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &["--reask-after-seconds", "1", "--reask-period-ms", "50"]).await;
+    let items = json!([{"productId": "2", "quantity": 1}, {"productId": "1", "quantity": 2}]);
+    let order = instance.create(json!({"items": items})).await;
+    let first = inventory.event_delivery().await;
+    let second = inventory.event_delivery().await;
+    assert_eq!(first.data, second.data);
+    assert_ne!(first.properties.message_id(), second.properties.message_id());
+
+    let id = order["id"].as_str().unwrap();
+    inventory.reserve(id).await;
+    instance.order_once(id, "CONFIRMED").await;
+    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
+    instance.stop().await;
+}
+
+/// The broker lost what inventory said of the end of the hold.
+#[tokio::test]
+async fn an_order_whose_time_is_up_is_cancelled_though_nobody_said_so() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+    assert_eq!(inventory.event().await["event"], "OrderCreated");
+    inventory.reserve(&id).await;
+    instance.order_once(&id, "CONFIRMED").await;
+    let_pauses_pass(&world).await;
+
+    let cancelled = instance.order_once(&id, "CANCELLED").await;
+    assert_eq!(
+        (&cancelled["reason"], &cancelled["timeline"][2]["cause"]),
+        (&json!("The reservation expired"), &json!("expired"))
+    );
+    assert_eq!(cancelled["payment"]["status"], "CANCELLED");
+    assert_eq!(inventory.event().await["event"], "OrderCancelled");
+    instance.stop().await;
+}
+
+/// The broker lost the event, or the answer to it.
+#[tokio::test]
+async fn inventory_is_asked_again_for_paid_and_refunded_orders_until_it_has_answered() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &["--reask-after-seconds", "1", "--reask-period-ms", "50"]).await;
+    let id = world.place(&[(1, 2)]).await;
+    assert_eq!(inventory.event().await["event"], "OrderCreated");
+    inventory.reserve(&id).await;
+    instance.order_once(&id, "CONFIRMED").await;
+    happens(&world, &id, What::Paid).await;
+    for _ in 0..2 {
+        let asked = inventory.event().await;
+        assert_eq!(
+            (&asked["event"], &asked["items"]),
+            (&json!("OrderCompleted"), &json!([{"product_id": 1, "quantity": 2}]))
+        );
+    }
+    assert!(instance.order(&id).await["explain"].as_str().unwrap().starts_with("Paid; waits since"));
+    inventory.sell(&id).await;
+    eventually("nothing is outstanding", async || {
+        instance.order(&id).await["explain"].as_str().unwrap().ends_with("and sold; nothing is outstanding.")
+    })
+    .await;
+    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
+
+    happens(&world, &id, What::Refunded { reason: "broken".into(), restock: true }).await;
+    eventually("it is asked twice", async || inventory.event().await["event"] == "OrderRefunded").await;
+    let again = inventory.event().await;
+    assert_eq!(again, json!({"event": "OrderRefunded", "order_id": id, "reason": "broken", "restock": true}));
+    inventory.release(&id, "refunded").await;
+    eventually("it is answered", async || {
+        instance.order(&id).await["explain"].as_str().unwrap().starts_with("Refunded on")
+    })
+    .await;
+    instance.stop().await;
+}
+
+async fn happens(world: &World, id: &str, what: What) {
+    let mut tx = world.pool.begin().await.unwrap();
+    let order_id = OrderId::try_from(id.to_owned()).unwrap();
+    let waits = Shop { reask_after_seconds: 1, ..shop() }.waits();
+    order::advance(&mut tx, &[News { order_id, what, message_id: None, trace: Trace::start() }], waits).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_outstanding_too_long_is_listed_as_stuck() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let instance = world.start_without_broker(&vhost, &[]).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(world.place(&[(1, 2)]).await);
+    }
+    happens(&world, &ids[1], What::Cancelled { reason: "changed my mind".into() }).await;
+    sqlx::query("update orders set updated_at = now() - interval '1 hour' where id <> $1")
+        .bind(&ids[3])
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let stuck = "query($seconds: Int!) { stuckOrders(olderThanSeconds: $seconds) { id explain } }";
+    let listed = instance.ask(stuck, json!({"seconds": 1800})).await;
+    let listed: Vec<&str> = listed.as_array().unwrap().iter().map(|order| order["id"].as_str().unwrap()).collect();
+    assert_eq!(listed, [&ids[0], &ids[2]]);
+    let refused = instance.refusal(stuck, json!({"seconds": -1})).await;
+    assert_eq!(refused["extensions"]["code"], "INVALID");
+}
+
+#[tokio::test]
+async fn each_pause_is_twice_as_long_up_to_an_hour() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    world.place(&[(1, 1)]).await;
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        lose_events(&world).await;
+        assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 1);
+        let pause = "select extract(epoch from overdue_at - now())::float8 from orders";
+        let seconds: f64 = sqlx::query_scalar(pause).fetch_one(&world.pool).await.unwrap();
+        pauses.push(seconds.ceil() as i64);
+    }
+    // Some of the pause may have passed before it was read.
+    for (pause, expected) in pauses.iter().zip([60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600]) {
+        assert!((expected - 20..=expected).contains(pause), "{pauses:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_whose_question_has_not_left_yet_is_not_asked_for_again() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    world.place(&[(1, 1)]).await;
+    let_pauses_pass(&world).await;
+    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
+    assert_eq!(world.count("outbox").await, 1);
+    lose_events(&world).await;
+    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn many_unanswered_orders_are_asked_for_once_by_several_instances() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    for _ in 0..600 {
+        world.place(&[(1, 1)]).await;
+    }
+    lose_events(&world).await;
+    let (relay, shop) = (relay(&world), shop());
+    let ask = || sweep(&world.pool, &relay, &shop);
+    let (a, b, c) = tokio::join!(ask(), ask(), ask());
+    assert_eq!(a.unwrap() + b.unwrap() + c.unwrap(), 600);
+    assert_eq!(world.count("outbox").await, 600);
+
+    let statements = Statements::listen();
+    let mut counts = Vec::new();
+    for overdue in [1, 200_i64] {
+        sqlx::query("delete from outbox").execute(&world.pool).await.unwrap();
+        sqlx::query("update orders set overdue_at = now() where id in (select id from orders limit $1)")
+            .bind(overdue)
+            .execute(&world.pool)
+            .await
+            .unwrap();
+        statements.heard();
+        assert_eq!(sweep(&world.pool, &relay, &shop).await.unwrap() as i64, overdue);
+        counts.push(statements.heard().len());
+    }
+    assert_eq!(counts[0], counts[1]);
+}

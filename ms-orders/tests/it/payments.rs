@@ -1,0 +1,217 @@
+//! How orders are paid, and paid back.
+
+use dev::testing::Vhost;
+use ms_orders::config::Shop;
+use ms_orders::payment::{self, Provider};
+use serde_json::{Value, json};
+
+use crate::inventory::Inventory;
+use crate::statements::Statements;
+use crate::world::{Instance, World, eventually, shop};
+
+const SOON: &[&str] = &["--payment-delay-seconds", "0", "--payment-period-ms", "20"];
+
+/// Places an order that is to be paid with this; its id.
+async fn place(instance: &Instance, reference: &str) -> String {
+    let items = json!([{"productId": "1", "quantity": 2}]);
+    let order = instance.create(json!({"items": items, "paymentReference": reference})).await;
+    order["id"].as_str().unwrap().to_owned()
+}
+
+fn causes(order: &Value) -> Vec<&str> {
+    order["timeline"].as_array().unwrap().iter().map(|step| step["cause"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_confirmed_order_is_paid_once_and_completed() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let id = place(&instance, "card").await;
+    assert_eq!(inventory.event().await["event"], "OrderCreated");
+    assert_eq!(instance.order(&id).await["payment"], Value::Null);
+    inventory.reserve(&id).await;
+
+    let paid = instance.order_once(&id, "COMPLETED").await;
+    assert_eq!(causes(&paid), ["createOrder", "StockReserved", "paid"]);
+    let payment = json!({"status": "PAID", "amount": "24.00", "attempts": 1, "nextAttemptAt": null});
+    assert_eq!(paid["payment"], payment);
+    let told = inventory.event_delivery().await;
+    let items = json!([{"product_id": 1, "quantity": 2}]);
+    let event: Value = serde_json::from_slice(&told.data).unwrap();
+    assert_eq!(event, json!({"event": "OrderCompleted", "order_id": id, "items": items}));
+    assert_eq!(told.routing_key.as_str(), "order.completed");
+    let message_id = told.properties.message_id().as_ref().unwrap().to_string();
+    assert_eq!(paid["timeline"][2]["messageId"], message_id);
+    assert_eq!(world.charged(&id).await, "24.00");
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_declined_payment_cancels_the_order_and_releases_its_stock() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let id = place(&instance, "decline-me").await;
+    assert_eq!(inventory.event().await["event"], "OrderCreated");
+    inventory.reserve(&id).await;
+    let cancelled = instance.order_once(&id, "CANCELLED").await;
+    assert_eq!(causes(&cancelled), ["createOrder", "StockReserved", "declined"]);
+    assert_eq!(
+        (&cancelled["reason"], &cancelled["payment"]["status"]),
+        (&json!("The payment was declined"), &json!("DECLINED"))
+    );
+    let expected = json!({"event": "OrderCancelled", "order_id": id, "reason": "The payment was declined"});
+    assert_eq!(inventory.event().await, expected);
+    assert_eq!(world.charged(&id).await, "0.00");
+    instance.stop().await;
+}
+
+/// The first request fails, the second is carried out and its answer lost, and so is each first request to give back.
+#[tokio::test]
+async fn a_flaky_provider_is_asked_again_under_the_same_key_and_charges_once() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let id = place(&instance, "flaky").await;
+    inventory.reserve(&id).await;
+    let paid = instance.order_once(&id, "COMPLETED").await;
+    assert_eq!(paid["payment"]["attempts"], 3);
+    assert_eq!(world.charged(&id).await, "24.00");
+    inventory.sell(&id).await;
+
+    inventory.reject(&id).await;
+    eventually("it is paid back", async || instance.order(&id).await["payment"]["status"] == "RETURNED").await;
+    assert_eq!(instance.order(&id).await["payment"]["attempts"], 2);
+    assert_eq!(world.charged(&id).await, "0.00");
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_payment_holds_up_nobody_else() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let slow = place(&instance, "slow").await;
+    inventory.reserve(&slow).await;
+    eventually("it was tried", async || instance.order(&slow).await["payment"]["attempts"].as_i64() > Some(0)).await;
+    let quick = place(&instance, "card").await;
+    inventory.reserve(&quick).await;
+    instance.order_once(&quick, "COMPLETED").await;
+    assert_eq!(instance.order(&slow).await["status"], "CONFIRMED");
+    instance.order_once(&slow, "COMPLETED").await;
+    instance.stop().await;
+}
+
+/// Twice: a payment whose answer is still to come, by a person and by the end of its hold.
+#[tokio::test]
+async fn an_order_cancelled_while_its_payment_is_on_its_way_is_paid_back() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let by_hand = place(&instance, "slow").await;
+    let by_expiry = place(&instance, "slow").await;
+    for id in [&by_hand, &by_expiry] {
+        inventory.reserve(id).await;
+        eventually("the provider has taken it", async || world.charged(id).await == "24.00").await;
+        assert_eq!(instance.order(id).await["status"], "CONFIRMED");
+    }
+    let cancel = "mutation($id: ID!) { cancelOrder(id: $id, reason: \"changed my mind\") { status } }";
+    assert_eq!(instance.ask(cancel, json!({"id": by_hand})).await["status"], "CANCELLED");
+    inventory.release(&by_expiry, "expired").await;
+    for id in [&by_hand, &by_expiry] {
+        eventually("it is paid back", async || instance.order(id).await["payment"]["status"] == "RETURNED").await;
+        assert_eq!(instance.order(id).await["status"], "CANCELLED");
+        assert_eq!(world.charged(id).await, "0.00");
+    }
+    instance.stop().await;
+}
+
+/// Its time was up before inventory heard of the payment.
+#[tokio::test]
+async fn an_order_paid_too_late_for_its_stock_is_refunded_by_itself() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let id = place(&instance, "card").await;
+    inventory.reserve(&id).await;
+    instance.order_once(&id, "COMPLETED").await;
+    inventory.release(&id, "expired").await;
+    for _ in 0..2 {
+        inventory.reject(&id).await;
+    }
+    let refunded = instance.order_once(&id, "REFUNDED").await;
+    assert_eq!(causes(&refunded), ["createOrder", "StockReserved", "paid", "StockRejected"]);
+    assert_eq!(refunded["reason"], "Insufficient stock");
+    eventually("it is paid back", async || instance.order(&id).await["payment"]["status"] == "RETURNED").await;
+    assert_eq!(world.charged(&id).await, "0.00");
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(inventory.event().await["event"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(told, ["OrderCreated", "OrderCompleted", "OrderRefunded"]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_instances_charge_nobody_twice_and_a_restart_forgets_nothing() {
+    const ORDERS: usize = 60;
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let late = ["--payment-delay-seconds", "2", "--payment-period-ms", "20"];
+    let first = world.start(&vhost, &late).await;
+    for n in 0..ORDERS {
+        let id = place(&first, if n % 3 == 0 { "flaky" } else { "card" }).await;
+        inventory.reserve(&id).await;
+    }
+    eventually("all are confirmed", async || world.count("payments").await == ORDERS as i64).await;
+    first.kill().await;
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        instances.push(world.start(&vhost, &late).await);
+    }
+    eventually("all are paid", async || {
+        let paid = "select count(*) from orders where status = 'completed'";
+        sqlx::query_scalar::<_, i64>(paid).fetch_one(&world.pool).await.unwrap() == ORDERS as i64
+    })
+    .await;
+    let charged: (i64, String) =
+        sqlx::query_as("select count(*), sum(amount)::text from provider_charges where state = 'charged'")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    assert_eq!(charged, (ORDERS as i64, format!("{}.00", 24 * ORDERS)));
+    let steps = "select count(*) from order_steps where cause = 'paid'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(steps).fetch_one(&world.pool).await.unwrap(), ORDERS as i64);
+    for instance in instances {
+        instance.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn payments_take_the_same_number_of_statements_however_many() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    let shop = Shop { payment_delay_seconds: 0, ..shop() };
+    let provider = Provider::new(world.pool.clone());
+    let statements = Statements::listen();
+    let mut counts = Vec::new();
+    for size in [1, 100] {
+        for _ in 0..size {
+            let id = world.place(&[(1, 2)]).await;
+            world.confirm(&id, &shop).await;
+        }
+        statements.heard();
+        assert_eq!(payment::step(&world.pool, &provider, &shop).await.unwrap(), size);
+        counts.push(statements.heard().len());
+    }
+    assert_eq!(counts[0], counts[1]);
+    assert_eq!(payment::step(&world.pool, &provider, &shop).await.unwrap(), 0);
+}
