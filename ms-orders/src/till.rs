@@ -72,35 +72,40 @@ async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: PgPool, rel
     }
 }
 
+/// Places orders together; where that fails by what is in one of them, each alone, so that the others do not fail.
 async fn serve(pool: &PgPool, relay: &Relay, shop: &Shop, batch: Vec<Customer>) {
     // Whose request has timed out has been told so, and places no order any more.
     let present = batch.into_iter().filter(|customer| !customer.answer.is_closed());
     let (orders, answers): (Vec<_>, Vec<_>) = present.map(|customer| (customer.order, customer.answer)).unzip();
-    let placed = place_all(pool, &orders, shop).await;
-    relay.wake();
-    for (answer, placed) in answers.into_iter().zip(placed) {
-        answer.send(placed).ok();
-    }
-}
-
-/// Places orders together; where that fails by what is in one of them, each alone, so that the others do not fail.
-async fn place_all(pool: &PgPool, orders: &[NewOrder], shop: &Shop) -> Vec<Result<Order, PlaceError>> {
-    match commit(pool, orders, shop).await {
-        Ok(placed) => placed,
+    match commit(pool, &orders, shop).await {
+        Ok(placed) => {
+            relay.wake();
+            for (answer, placed) in answers.into_iter().zip(placed) {
+                answer.send(placed).ok();
+            }
+        }
         Err(Fault::Sticky(error)) if orders.len() > 1 => {
             let error = format!("{error:#}");
             tracing::warn!(orders.len = orders.len(), error, "orders cannot be placed together; placing each alone");
-            let mut placed = Vec::with_capacity(orders.len());
-            for order in orders.chunks(1) {
-                placed.extend(commit(pool, order, shop).await.unwrap_or_else(|fault| vec![Err(fault.into())]));
+            for (order, answer) in orders.chunks(1).zip(answers) {
+                if !answer.is_closed() {
+                    let placed = commit(pool, order, shop).await;
+                    answer.send(placed.map_err(PlaceError::from).and_then(only)).ok();
+                }
             }
-            placed
+            relay.wake();
         }
         Err(fault) => {
             let fault = fault.to_string();
-            orders.iter().map(|_| Err(Fault::Server(anyhow::anyhow!("{fault}")).into())).collect()
+            for answer in answers {
+                answer.send(Err(Fault::Server(anyhow::anyhow!("{fault}")).into())).ok();
+            }
         }
     }
+}
+
+fn only(mut placed: Vec<Result<Order, PlaceError>>) -> Result<Order, PlaceError> {
+    placed.pop().unwrap_or_else(|| Err(Fault::Sticky(anyhow::anyhow!("an order without an answer")).into()))
 }
 
 async fn commit(pool: &PgPool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
@@ -117,8 +122,9 @@ async fn commit(pool: &PgPool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<R
 /// Begins a transaction. That an idle connection is gone shows only now, and then it is the next one's turn.
 async fn begin(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
     for _ in 0..pool.num_idle() {
-        if let Ok(tx) = pool.begin().await {
-            return Ok(tx);
+        match pool.begin().await {
+            Err(error) if !matches!(error, sqlx::Error::PoolTimedOut) => (),
+            begun => return begun,
         }
     }
     pool.begin().await

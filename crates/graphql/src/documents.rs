@@ -61,6 +61,9 @@ impl Documents {
 
     /// Gives the request its parsed document, where it is known.
     pub(crate) fn recall(&self, request: &mut Request) -> Recall {
+        if !self.is_for(&request.query) {
+            return Recall::New;
+        }
         let key = (mem::take(&mut request.query), request.operation_name.take());
         let found = self.find(&key, &request.variables);
         (request.query, request.operation_name) = key;
@@ -71,9 +74,7 @@ impl Documents {
 
     /// Remembers a document that has been found valid.
     pub(crate) fn remember(&self, request: &mut Request) {
-        let bytes = request.query.len();
-        // A single one must not push out all others.
-        if bytes > self.max_bytes / 4 {
+        if !self.is_for(&request.query) {
             return;
         }
         let key = (request.query.clone(), request.operation_name.clone());
@@ -87,6 +88,11 @@ impl Documents {
             return;
         }
         generations.put(key, Known { document: Arc::new(document), shapes: vec![shape] }, self.max_bytes);
+    }
+
+    /// A single one must not push out all others, nor take long to be looked for.
+    fn is_for(&self, query: &str) -> bool {
+        query.len() <= self.max_bytes / 4
     }
 
     fn find(&self, key: &Key, variables: &Variables) -> Option<(Arc<ExecutableDocument>, bool)> {

@@ -143,10 +143,10 @@ pub(super) async fn store(
              select
                (select count(*) from locked) = cardinality($1)
                and not exists (select from holds where order_id = any($5))
-               and not exists (
+               and (cardinality($6::bigint[]) = 0 or not exists (
                  select from holds
                  where status = 'held' and expires_at <= statement_timestamp() and product_ids && $6
-               ) as yes
+               )) as yes
          ), changed as (
              update stock
              set reserved = reserved + change

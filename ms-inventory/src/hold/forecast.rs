@@ -40,10 +40,13 @@ impl Forecast {
     /// A batch was committed and left these levels.
     pub(super) fn learn(&self, levels: Levels) {
         let mut state = self.state();
-        if state.levels.len() + levels.len() > MAX_PRODUCTS {
+        let new = levels.keys().filter(|id| !state.levels.contains_key(id)).count();
+        if state.levels.len() + new > MAX_PRODUCTS {
             state.levels.clear();
         }
-        state.levels.extend(levels);
+        if levels.len() <= MAX_PRODUCTS {
+            state.levels.extend(levels);
+        }
     }
 
     /// It was right.

@@ -1,12 +1,13 @@
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::events::OrderId;
 use ::events::orders::OrderCreated;
 use messaging::Fault;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::answer::{Answer, Answers, Decided, store, stored};
 use super::expire::{due, expire, unlocked};
@@ -42,9 +43,37 @@ pub struct Reserved {
 #[derive(Debug)]
 pub struct Reserver {
     pool: PgPool,
-    /// Kept from batch to batch, because the pool pings what it takes back.
-    connection: Mutex<Option<PoolConnection<Postgres>>>,
+    connection: Mutex<Option<Kept>>,
     forecast: Forecast,
+}
+
+/// A connection that is kept from batch to batch, because the pool pings what it takes back.
+#[derive(Debug)]
+struct Kept {
+    connection: PoolConnection<Postgres>,
+    used: Instant,
+}
+
+/// What was used so recently is taken to be alive, as the pool does.
+const TRUSTED_IDLE: Duration = Duration::from_millis(100);
+
+/// How long what was not may take to show that it is.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Kept {
+    /// The connection, if it is alive.
+    async fn connection(mut self) -> Option<PoolConnection<Postgres>> {
+        if self.used.elapsed() < TRUSTED_IDLE {
+            return Some(self.connection);
+        }
+        match timeout(PING_TIMEOUT, self.connection.ping()).await {
+            Ok(Ok(())) => Some(self.connection),
+            _ => {
+                self.connection.close_on_drop();
+                None
+            }
+        }
+    }
 }
 
 impl Reserver {
@@ -83,7 +112,11 @@ impl Reserver {
     async fn at_once(&self, reservation: &Reservation<'_>, products: &[i64]) -> Result<Option<Done>, Fault> {
         let Some(mut levels) = self.forecast.levels(products) else { return Ok(None) };
         let mut kept = self.connection.lock().await;
-        let mut connection = match kept.take() {
+        let alive = match kept.take() {
+            Some(kept) => kept.connection().await,
+            None => None,
+        };
+        let mut connection = match alive {
             Some(connection) => connection,
             None => self.pool.acquire().await?,
         };
@@ -98,7 +131,7 @@ impl Reserver {
         let orders = decided(orders.iter().copied(), decisions, &mut changes);
         let after = changes.applied_to(&levels);
         let stored = store(&mut connection, Decided { orders, levels: &levels, changes, short: &short }, *ttl).await?;
-        *kept = Some(connection);
+        *kept = Some(Kept { connection, used: Instant::now() });
         match stored {
             Some(_) => self.forecast.was_true(),
             None => self.forecast.was_false(),

@@ -1,7 +1,10 @@
 //! Hostile and absurd values get a code and a reason, and never an INTERNAL.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use boot::database::{Bounds, Database};
 use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, nodes};
@@ -234,4 +237,25 @@ async fn a_request_cannot_hold_hundreds_of_lists_or_changes() {
     api.refused("TOO_COMPLEX", &format!("{{ {lists} }}"), json!({})).await;
     let changes = many("adjustStock(input: {productId: 1, delta: 1, reason: \"x\"}) { id }");
     api.refused("TOO_COMPLEX", &format!("mutation {{ {changes} }}"), json!({})).await;
+}
+
+/// A server that restarted leaves idle connections behind that are gone.
+#[tokio::test]
+async fn connections_that_are_gone_cost_no_reader_an_error() {
+    let world = World::new().await;
+    let product = world.product(1).await;
+    let pool = Database::open(&world.database.url().into(), "reader", &Bounds::default()).unwrap().requests;
+    let api = Api::serve(&pool).await;
+    let read = "query($id: ID!) { product(id: $id) { onHand } }";
+    let variables = json!({"id": product.to_string()});
+    let together = (0..8).map(|_| api.ask(read, variables.clone()));
+    futures::future::join_all(together).await;
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'reader'
+                  and datname = current_database()";
+    sqlx::query(others).execute(&world.pool).await.unwrap();
+    // By then none of them is trusted any more.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    for _ in 0..8 {
+        assert_eq!(api.ask(read, variables.clone()).await, json!({"onHand": 1}));
+    }
 }

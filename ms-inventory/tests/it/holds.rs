@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::inventory::{ReleaseCause, Shortage};
-use ms_inventory::hold::{self, Answer, Order};
+use ms_inventory::hold::{self, Answer, Order, Reserver};
 use ms_inventory::settlement::{self, Ending};
 use ms_inventory::stock::{Level, Lines, Request};
 use tokio::sync::Barrier;
@@ -189,13 +189,15 @@ async fn storms_over_the_same_products_never_deadlock() {
     let barrier = Arc::new(Barrier::new(TASKS));
     let tasks = (0..TASKS).map(|task| {
         let (world, barrier) = (world.clone(), barrier.clone());
+        // Of its own, as another instance has one: one reserver takes batches one after the other.
+        let reserver = Reserver::new(world.pool.clone());
         tokio::spawn(async move {
             barrier.wait().await;
             for round in 0..ROUNDS {
                 let ids: Vec<String> = (0..4).map(|n| format!("{task}-{round}-{n}")).collect();
                 let lines = if task % 2 == 0 { [(a, 1), (b, 1)] } else { [(b, 1), (a, 1)] };
                 let orders: Vec<Order> = ids.iter().map(|id| order(id.as_str(), &lines)).collect();
-                world.reserver.reserve(&orders, Duration::from_millis(50)).await.unwrap();
+                reserver.reserve(&orders, Duration::from_millis(50)).await.unwrap();
                 match task % 4 {
                     0 => drop(cancel(&world, &[&ids[0], &ids[3]]).await),
                     2 => drop(complete(&world, &[(&ids[1], &lines), (&ids[3], &lines)]).await),
@@ -224,7 +226,7 @@ async fn the_same_orders_from_many_sides_get_one_answer_each() {
     let products = [world.product(50).await, world.product(50).await, world.product(50).await];
     let barrier = Arc::new(Barrier::new(TASKS));
     let tasks = (0..TASKS).map(|task| {
-        let (world, barrier) = (world.clone(), barrier.clone());
+        let (reserver, barrier) = (Reserver::new(world.pool.clone()), barrier.clone());
         tokio::spawn(async move {
             // Different products for the same id, so that no stock lock orders them: only the id can.
             let mut orders: Vec<Order> =
@@ -233,7 +235,7 @@ async fn the_same_orders_from_many_sides_get_one_answer_each() {
                 orders.reverse();
             }
             barrier.wait().await;
-            let answers = reserve(&world, &orders).await;
+            let answers = reserver.reserve(&orders, TTL).await.unwrap().answers;
             orders.into_iter().zip(answers).map(|(order, answer)| (order.id, answer)).collect::<Vec<_>>()
         })
     });

@@ -60,7 +60,7 @@ pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) 
     let mut returned: HashSet<String> = answers.returned.into_iter().chain(burials.returned).collect();
     let mut dead = Vec::new();
     if !returned.is_empty() || !answers.refused.is_empty() {
-        let refused = insist(&publisher, &batch, answers.refused).await?;
+        let refused = insist(&publisher, &batch, answers.refused, &mut returned).await?;
         for (delivery, answers) in &batch {
             for answer in answers {
                 let (key, exchange) = (&answer.routing_key, &answer.exchange);
@@ -88,11 +88,13 @@ pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) 
 const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(120);
 
-/// Publishes again what was refused, by its place among the answers, and tells which are still refused in the end.
+/// Publishes again what was refused, by its place among the answers, and tells which are still refused in the end. What is
+/// returned meanwhile, because its queue is gone, is added to `returned`.
 async fn insist(
     publisher: &Publisher,
     batch: &[(Delivery, Vec<Outgoing>)],
     refused: Vec<usize>,
+    returned: &mut HashSet<String>,
 ) -> Result<HashSet<Uuid>, PublishError> {
     let answers: Vec<&Outgoing> = batch.iter().flat_map(|(_, answers)| answers).collect();
     let mut refused: Vec<&Outgoing> = refused.into_iter().filter_map(|at| answers.get(at).copied()).collect();
@@ -103,6 +105,7 @@ async fn insist(
         tracing::warn!(refused.len = refused.len(), attempt, "the broker refuses answers; publishing them again");
         tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt)).await;
         let unplaced = publisher.publish(refused.iter().copied()).await?.wait().await?;
+        returned.extend(unplaced.returned);
         refused = unplaced.refused.into_iter().map(|at| refused[at]).collect();
     }
     Ok(refused.into_iter().map(|answer| answer.message_id).collect())
