@@ -14,6 +14,9 @@ set overdue_at = case when status = 'confirmed' then coalesce(expires_at, now())
 where status <> 'pending';
 create index orders_overdue on orders (overdue_at) where overdue_at is not null;
 
+-- Whether the goods of a refunded order come back.
+alter table orders add column restock boolean not null default false;
+
 create type payment_status as enum (
     'due',        -- to be made
     'paid',       -- made

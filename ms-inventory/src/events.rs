@@ -119,7 +119,7 @@ fn verdict(order_id: &OrderId, answer: Answer, trace: Trace) -> Result<Verdict, 
     let message = match answer {
         Answer::Reserved { lines, expires_at } => {
             let items = lines.items().to_vec();
-            Outgoing::of(&StockReserved { order_id, items, expires_at: Some(expires_at) }, trace)
+            Outgoing::of(&StockReserved { order_id, items, expires_at }, trace)
         }
         Answer::Rejected { reason, shortages } => Outgoing::of(&StockRejected { order_id, reason, shortages }, trace),
         Answer::Conflict => {

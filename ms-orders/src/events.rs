@@ -68,7 +68,7 @@ impl Work for Worker {
                 consume(connection, APP, queues::STOCK_OUTCOMES, shop.limits(), &outcomes, shutdown),
                 consume(connection, APP, queues::PRODUCT_CHANGES, shop.limits(), &products, shutdown),
             )?;
-            // The relay looks for the last time once nothing more is written to its outbox.
+            // The relay looks for the last time once no delivery writes to its outbox any more.
             consumed.cancel();
             Ok(())
         };
@@ -95,6 +95,7 @@ impl Handler for Outcomes {
         let mut tx = self.pool.begin().await?;
         let outcomes = order::advance(&mut tx, &news, self.waits).await?;
         tx.commit().await?;
+        order::count_settled(&outcomes);
         if outcomes.contains(&Outcome::Became(Status::Refunded)) {
             self.relay.wake();
         }

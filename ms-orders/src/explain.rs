@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::order::Order;
-use crate::payment::{Payment, Status as Paid};
+use crate::payment::{Payment, Status as PaymentStatus};
 use crate::status::Status;
 
 /// How it stands, by its own state and that of its payment.
@@ -29,8 +29,13 @@ pub fn explain(order: &Order, payment: Option<&Payment>) -> String {
         }
         Status::Refunded => format!("Refunded on {since}: {reason}; {}.", back(payment)),
         Status::Cancelled => match payment {
-            Some(Payment { status: Paid::Returning | Paid::Returned, .. }) => {
-                format!("Cancelled on {since}: {reason}; {}.", back(payment))
+            Some(Payment { status: PaymentStatus::Returned, updated_at, .. }) => {
+                format!("Cancelled on {since}: {reason}; nothing is charged since {}.", time(*updated_at))
+            }
+            Some(Payment { status: PaymentStatus::Returning, attempts, .. }) => {
+                format!(
+                    "Cancelled on {since}: {reason}; what may have been charged is being given back, tried {attempts} times."
+                )
             }
             _ => format!("Cancelled on {since}: {reason}; nothing was paid."),
         },
@@ -66,10 +71,10 @@ fn due(payment: Option<&Payment>) -> String {
 
 fn back(payment: Option<&Payment>) -> String {
     match payment {
-        Some(Payment { status: Paid::Returned, updated_at, .. }) => {
+        Some(Payment { status: PaymentStatus::Returned, updated_at, .. }) => {
             format!("the payment was given back on {}", time(*updated_at))
         }
-        Some(Payment { status: Paid::Returning, attempts, updated_at, .. }) => {
+        Some(Payment { status: PaymentStatus::Returning, attempts, updated_at, .. }) => {
             format!("the payment is being given back since {}, tried {attempts} times", time(*updated_at))
         }
         _ => "there was no payment".to_owned(),
@@ -107,7 +112,7 @@ mod tests {
         }
     }
 
-    fn payment(status: Paid, attempts: i32, next: Option<u32>) -> Payment {
+    fn payment(status: PaymentStatus, attempts: i32, next: Option<u32>) -> Payment {
         Payment {
             order_id: "ORD-1".into(),
             status,
@@ -132,46 +137,46 @@ mod tests {
             ),
             (
                 held.clone(),
-                Some(payment(Paid::Due, 0, Some(11))),
+                Some(payment(PaymentStatus::Due, 0, Some(11))),
                 "Its stock is held until 2026-11-27 00:00:50 UTC; its payment is due at 2026-11-27 00:00:11 UTC.",
             ),
             (
                 held,
-                Some(payment(Paid::Due, 3, Some(11))),
+                Some(payment(PaymentStatus::Due, 3, Some(11))),
                 "Its stock is held until 2026-11-27 00:00:50 UTC; its payment was tried 3 times since 2026-11-27 00:00:02 UTC \
                  and will be at 2026-11-27 00:00:11 UTC.",
             ),
             (
                 waiting(Status::Completed, 1),
-                Some(payment(Paid::Paid, 1, None)),
+                Some(payment(PaymentStatus::Paid, 1, None)),
                 "Paid; waits since 2026-11-27 00:00:01 UTC for inventory to sell its stock, which was asked again once and \
                  will be at 2026-11-27 00:00:30 UTC.",
             ),
             (
                 order(Status::Completed),
-                Some(payment(Paid::Paid, 1, None)),
+                Some(payment(PaymentStatus::Paid, 1, None)),
                 "Paid on 2026-11-27 00:00:01 UTC and sold; nothing is outstanding.",
             ),
             (
                 waiting(Status::Refunded, 0),
-                Some(payment(Paid::Returning, 1, Some(9))),
+                Some(payment(PaymentStatus::Returning, 1, Some(9))),
                 "Refunded: too late; waits since 2026-11-27 00:00:01 UTC for inventory to take the goods back, and the \
                  payment is being given back since 2026-11-27 00:00:02 UTC, tried 1 times.",
             ),
             (
                 order(Status::Refunded),
-                Some(payment(Paid::Returned, 1, None)),
+                Some(payment(PaymentStatus::Returned, 1, None)),
                 "Refunded on 2026-11-27 00:00:01 UTC: too late; the payment was given back on 2026-11-27 00:00:02 UTC.",
             ),
             (
                 order(Status::Cancelled),
-                Some(payment(Paid::Declined, 1, None)),
+                Some(payment(PaymentStatus::Declined, 1, None)),
                 "Cancelled on 2026-11-27 00:00:01 UTC: too late; nothing was paid.",
             ),
             (
                 order(Status::Cancelled),
-                Some(payment(Paid::Returned, 1, None)),
-                "Cancelled on 2026-11-27 00:00:01 UTC: too late; the payment was given back on 2026-11-27 00:00:02 UTC.",
+                Some(payment(PaymentStatus::Returned, 1, None)),
+                "Cancelled on 2026-11-27 00:00:01 UTC: too late; nothing is charged since 2026-11-27 00:00:02 UTC.",
             ),
         ] {
             assert_eq!(explain(&order, payment.as_ref()), sentence);

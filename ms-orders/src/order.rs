@@ -5,6 +5,9 @@ mod end;
 mod id;
 mod place;
 
+use std::collections::HashMap;
+
+use ::events::Item;
 use ::events::inventory::Shortage;
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -13,7 +16,7 @@ use sqlx::types::Json;
 
 use crate::status::Status;
 
-pub use advance::{News, Outcome, What, advance};
+pub use advance::{News, Outcome, What, advance, count_settled};
 pub use end::{EndError, EndRequest, Operation, end, forget_requests};
 pub use id::new_id;
 pub use place::{NewOrder, PlaceError, place};
@@ -192,6 +195,19 @@ pub async fn lines(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Resul
     )
     .fetch_all(conn)
     .await
+}
+
+/// What orders are for, by their ids.
+///
+/// # Errors
+/// Those of the database.
+pub async fn items(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<HashMap<String, Vec<Item>>> {
+    let mut items: HashMap<String, Vec<Item>> = HashMap::new();
+    for line in if order_ids.is_empty() { Vec::new() } else { lines(conn, order_ids).await? } {
+        let item = Item { product_id: line.product_id, quantity: line.quantity };
+        items.entry(line.order_id).or_default().push(item);
+    }
+    Ok(items)
 }
 
 /// The steps of orders, oldest first.

@@ -4,7 +4,6 @@
 //! Inventory is asked again for the answer it owes to an order that was placed, paid or refunded. An order whose stock was
 //! held and is not paid when its time is up is cancelled, whether inventory has told of it or not.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use ::events::orders::{OrderCompleted, OrderCreated, OrderRefunded};
@@ -46,10 +45,11 @@ pub async fn sweep(pool: &PgPool, relay: &Relay, shop: &Shop) -> Result<usize, F
         let overdue = postpone(&mut tx, shop).await?;
         let out_of_time: Vec<News> =
             overdue.iter().filter(|order| order.status == Status::Confirmed).map(Overdue::out_of_time).collect();
-        order::advance(&mut tx, &out_of_time, shop.waits()).await?;
+        let outcomes = order::advance(&mut tx, &out_of_time, shop.waits()).await?;
         let questions = questions(&mut tx, &overdue).await?;
         outbox::enqueue(&mut tx, &questions).await?;
         tx.commit().await?;
+        order::count_settled(&outcomes);
         if !questions.is_empty() {
             tracing::info!(orders.len = questions.len(), "inventory left orders unanswered; asking again");
             metrics::counter!("orders_reasked_total").increment(questions.len() as u64);
@@ -71,6 +71,7 @@ struct Overdue {
     id: OrderId,
     status: Status,
     reason: Option<String>,
+    restock: bool,
 }
 
 impl Overdue {
@@ -83,11 +84,12 @@ impl Overdue {
         let (order_id, trace) = (self.id.clone(), Trace::start());
         match self.status {
             Status::Pending => Some(Outgoing::of(&OrderCreated { order_id, items }, trace)),
-            Status::Completed => Some(Outgoing::of(&OrderCompleted { order_id, items }, trace)),
-            Status::Refunded => {
+            Status::Refunded if self.restock => {
                 let reason = self.reason.clone().unwrap_or_default();
                 Some(Outgoing::of(&OrderRefunded { order_id, reason, restock: true }, trace))
             }
+            // The goods of a refunded one stay away, and inventory has not said yet that it has sold them.
+            Status::Completed | Status::Refunded => Some(Outgoing::of(&OrderCompleted { order_id, items }, trace)),
             Status::Confirmed | Status::Cancelled => None,
         }
     }
@@ -109,7 +111,7 @@ async fn postpone(conn: &mut PgConnection, shop: &Shop) -> Result<Vec<Overdue>, 
                overdue_at = now() + make_interval(secs => least($2 * 2 ^ least(asks + 1, 16), $3))
            from overdue
            where orders.id = overdue.id
-           returning orders.id, orders.status as "status: Status", orders.reason"#,
+           returning orders.id, orders.status as "status: Status", orders.reason, orders.restock"#,
         STEP,
         f64::from(shop.reask_after_seconds),
         LAST_PAUSE_SECONDS,
@@ -118,7 +120,7 @@ async fn postpone(conn: &mut PgConnection, shop: &Shop) -> Result<Vec<Overdue>, 
     .await?;
     let overdue = rows.into_iter().map(|row| {
         let id = OrderId::try_from(row.id).map_err(|error| Fault::Sticky(error.into()))?;
-        Ok(Overdue { id, status: row.status, reason: row.reason })
+        Ok(Overdue { id, status: row.status, reason: row.reason, restock: row.restock })
     });
     overdue.collect()
 }
@@ -129,11 +131,7 @@ async fn questions(conn: &mut PgConnection, overdue: &[Overdue]) -> Result<Vec<O
         return Ok(Vec::new());
     }
     let unsent = outbox::waiting(conn, &ids).await?;
-    let mut items: HashMap<String, Vec<Item>> = HashMap::new();
-    for line in order::lines(conn, &ids).await? {
-        let item = Item { product_id: line.product_id, quantity: line.quantity };
-        items.entry(line.order_id).or_default().push(item);
-    }
+    let mut items = order::items(conn, &ids).await?;
     let unanswered = overdue.iter().filter(|order| !unsent.contains(order.id.as_str()));
     let questions = unanswered.filter_map(|order| order.question(items.remove(order.id.as_str()).unwrap_or_default()));
     Ok(questions.collect::<Result<_, _>>()?)

@@ -147,9 +147,15 @@ pub async fn step(pool: &PgPool, provider: &Provider, shop: &Shop) -> Result<usi
     }
     let (returning, due): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(status, _)| *status == Status::Returning);
     let tried = returning.len() + due.len();
-    let charged = provider.charge(&keys(due)).await?;
-    let returned = provider.give_back(&keys(returning)).await?;
+    charge(pool, provider, &keys(due), shop).await?;
+    give_back(pool, provider, &keys(returning)).await?;
+    metrics::counter!("payments_tried_total").increment(tried as u64);
+    Ok(tried)
+}
 
+/// Has payments made, and brings their orders on.
+async fn charge(pool: &PgPool, provider: &Provider, due: &[Key], shop: &Shop) -> Result<(), Fault> {
+    let charged = provider.charge(due).await?;
     let mut news = Vec::with_capacity(charged.len());
     for (order_id, attempt) in charged {
         let what = match attempt {
@@ -160,19 +166,31 @@ pub async fn step(pool: &PgPool, provider: &Provider, shop: &Shop) -> Result<usi
         let order_id = OrderId::try_from(order_id).map_err(|error| Fault::Sticky(error.into()))?;
         news.push(News { order_id, what, message_id: None, trace: Trace::start() });
     }
+    if news.is_empty() {
+        return Ok(());
+    }
     let mut tx = pool.begin().await?;
-    order::advance(&mut tx, &news, shop.waits()).await?;
+    let outcomes = order::advance(&mut tx, &news, shop.waits()).await?;
+    tx.commit().await?;
+    order::count_settled(&outcomes);
+    Ok(())
+}
+
+/// Has payments given back. By itself, so that those who pay do not wait for those who are paid back.
+async fn give_back(pool: &PgPool, provider: &Provider, returning: &[Key]) -> Result<(), Fault> {
+    let returned = provider.give_back(returning).await?;
+    if returned.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "update payments
          set status = 'returned', next_attempt_at = null, updated_at = now()
          where order_id = any($1) and status = 'returning'",
         &returned,
     )
-    .execute(&mut *tx)
+    .execute(pool)
     .await?;
-    tx.commit().await?;
-    metrics::counter!("payments_tried_total").increment(tried as u64);
-    Ok(tried)
+    Ok(())
 }
 
 fn keys(taken: Vec<(Status, Key)>) -> Vec<Key> {

@@ -106,16 +106,24 @@ pub fn next(status: Status, happening: Happening) -> Next {
         (Confirmed, H::Reserved | H::Sold | H::Rejected | H::Released(ReleaseCause::Refunded) | H::Refunded) => Nothing,
 
         (Completed, H::Sold) => Answered,
-        // Its time was up before inventory heard of the payment, and others have bought the rest.
-        (Completed, H::Rejected | H::Refunded) => Become(Refunded),
+        // Its time was up before inventory heard of the payment, and others have bought the rest; or inventory has taken
+        // its goods back.
+        (Completed, H::Rejected | H::Refunded | H::Released(ReleaseCause::Refunded)) => Become(Refunded),
         // Its time was up, and inventory is still to hear of the payment and to try again.
-        (Completed, H::Reserved | H::Released(_) | H::Paid | H::Declined | H::Cancelled | H::OutOfTime) => Nothing,
+        (
+            Completed,
+            H::Reserved
+            | H::Released(ReleaseCause::Cancelled | ReleaseCause::Expired)
+            | H::Paid
+            | H::Declined
+            | H::Cancelled
+            | H::OutOfTime,
+        ) => Nothing,
 
-        (Refunded, H::Rejected | H::Released(ReleaseCause::Refunded)) => Answered,
+        (Refunded, H::Sold | H::Rejected | H::Released(ReleaseCause::Refunded)) => Answered,
         (
             Refunded,
             H::Reserved
-            | H::Sold
             | H::Released(ReleaseCause::Cancelled | ReleaseCause::Expired)
             | H::Paid
             | H::Declined
@@ -124,6 +132,7 @@ pub fn next(status: Status, happening: Happening) -> Next {
             | H::OutOfTime,
         ) => Nothing,
 
+        // Sold: by an inventory that does not say until when it holds.
         (Cancelled, H::Reserved | H::Sold) => GiveBack,
         (
             Cancelled,
@@ -146,11 +155,11 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (H::Reserved,              [Become(Confirmed), Nothing,           Nothing,          Nothing,  GiveBack]),
-            (H::Sold,                  [Become(Confirmed), Nothing,           Answered,         Nothing,  GiveBack]),
+            (H::Sold,                  [Become(Confirmed), Nothing,           Answered,         Answered, GiveBack]),
             (H::Rejected,              [Become(Cancelled), Nothing,           Become(Refunded), Answered, Nothing]),
             (H::Released(R::Cancelled), [Become(Cancelled), Become(Cancelled), Nothing,         Nothing,  Nothing]),
             (H::Released(R::Expired),  [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),
-            (H::Released(R::Refunded), [Become(Cancelled), Nothing,           Nothing,          Answered, Nothing]),
+            (H::Released(R::Refunded), [Become(Cancelled), Nothing,           Become(Refunded), Answered, Nothing]),
             (H::Paid,                  [Nothing,           Become(Completed), Nothing,          Nothing,  Nothing]),
             (H::Declined,              [Nothing,           Become(Cancelled), Nothing,          Nothing,  Nothing]),
             (H::Cancelled,             [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use events::queues;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
@@ -72,9 +73,14 @@ async fn whatever_happens_in_whatever_order_money_and_stock_agree_in_the_end() {
         let stuck = shop.orders.ask("{ stuckOrders(olderThanSeconds: 0) { id } }", json!({})).await;
         let left: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&orders_pool).await.unwrap();
         let unsaid: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&inventory_pool).await.unwrap();
-        stuck == json!([]) && left == 0 && unsaid == 0
+        let held = "select count(*) from holds where status = 'held'";
+        let held: i64 = sqlx::query_scalar(held).fetch_one(&inventory_pool).await.unwrap();
+        stuck == json!([]) && left == 0 && unsaid == 0 && held == 0
     })
     .await;
+    for queue in [queues::ORDER_CREATED, queues::ORDER_SETTLED, queues::STOCK_OUTCOMES] {
+        assert_eq!(tap.depth(&queues::dead(queue)).await, 0, "dead letters of {queue}");
+    }
 
     let order_rows: Vec<(String, String, String)> =
         sqlx::query_as("select id, status::text, total::text from orders").fetch_all(&orders_pool).await.unwrap();
@@ -230,7 +236,7 @@ async fn insist(api: &Api, query: &str, variables: &Value) -> Value {
     loop {
         let response = api.send(query, variables).await.unwrap_or_default();
         let code = &response["errors"][0]["extensions"]["code"];
-        if !response.is_null() && *code != "INTERNAL" && *code != "UNAVAILABLE" {
+        if !response.is_null() && *code != "INTERNAL" {
             return response;
         }
         assert!(begun.elapsed() < DEADLINE, "no answer: {response}");
@@ -280,6 +286,13 @@ impl Tap {
             }
         });
         tap
+    }
+
+    /// How many messages wait in a queue.
+    async fn depth(&self, queue: &str) -> u32 {
+        let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let queue = self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
+        queue.message_count()
     }
 
     /// Says some event of an order again.

@@ -47,8 +47,8 @@ async fn customers_order_pay_cancel_and_are_refunded_until_all_orders_have_ended
         .unwrap()
         .to_owned();
     let counts: Vec<u32> = last.split_whitespace().skip(1).map(|count| count.parse().unwrap()).collect();
-    // Of each ten one is declined, one cancelled in time or not, and one refunded.
-    assert_eq!((counts[0], counts[1], counts[3], counts.iter().sum::<u32>()), (0, 0, 3, 30), "{}", printed(&placed));
+    // Five of these thirty are to be refunded; those that are to be cancelled may be paid before.
+    assert_eq!((counts[0], counts[1], counts[3], counts.iter().sum::<u32>()), (0, 0, 5, 30), "{}", printed(&placed));
     assert!(printed(&placed).contains("30 orders placed"), "{}", printed(&placed));
 }
 

@@ -8,7 +8,7 @@ use messaging::Fault;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use super::{Changes, Order};
+use super::{Changes, Order, Status};
 use crate::stock::{Decision, Levels, Lines};
 
 /// What an order is told, now and for ever.
@@ -18,8 +18,8 @@ pub enum Answer {
     Reserved {
         /// What is held.
         lines: Lines,
-        /// Until when.
-        expires_at: DateTime<Utc>,
+        /// Until when; `None` once it is sold.
+        expires_at: Option<DateTime<Utc>>,
     },
     /// Nothing is held.
     Rejected {
@@ -55,7 +55,8 @@ impl Stored {
 pub(super) async fn stored(conn: &mut PgConnection, orders: &[&Order]) -> Result<Answers, Fault> {
     let ids: Vec<&str> = orders.iter().map(|order| order.id.as_str()).collect();
     let rows = sqlx::query!(
-        r#"select order_id, product_ids, quantities, expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>"
+        r#"select order_id, status as "status: Status", product_ids, quantities, expires_at, reason,
+             shortages as "shortages: Json<Vec<Shortage>>"
            from holds
            where order_id = any($1)"#,
         &ids as &[&str],
@@ -67,7 +68,10 @@ pub(super) async fn stored(conn: &mut PgConnection, orders: &[&Order]) -> Result
         let order_id = OrderId::try_from(row.order_id).map_err(|error| Fault::Sticky(error.into()))?;
         let lines = row.product_ids.zip(row.quantities).map(|(ids, quantities)| Lines::from_columns(&ids, &quantities));
         let answer = match (row.expires_at, &lines) {
-            (Some(expires_at), Some(lines)) => Answer::Reserved { lines: lines.clone(), expires_at },
+            (Some(expires_at), Some(lines)) => {
+                let expires_at = (row.status != Status::Committed).then_some(expires_at);
+                Answer::Reserved { lines: lines.clone(), expires_at }
+            }
             _ => Answer::Rejected {
                 reason: row.reason.unwrap_or_default(),
                 shortages: row.shortages.map(|Json(shortages)| shortages).unwrap_or_default(),
@@ -196,7 +200,9 @@ pub(super) async fn store(
         let lines = order.request.lines.clone();
         let answer = match (decision, expiries.remove(order.id.as_str()).flatten()) {
             (Decision::Rejected { reason, shortages }, _) => Answer::Rejected { reason, shortages },
-            (Decision::Held, Some(expires_at)) => Answer::Reserved { lines: lines.clone(), expires_at },
+            (Decision::Held, Some(expires_at)) => {
+                Answer::Reserved { lines: lines.clone(), expires_at: Some(expires_at) }
+            }
             (Decision::Held, None) => return Err(Fault::Sticky(anyhow::anyhow!("a hold without an end"))),
         };
         answers.insert(order.id.clone(), Stored { lines: Some(lines), answer });

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use boot::config::parse;
 use clap::Parser;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 /// Place orders and watch what becomes of them.
@@ -45,8 +46,9 @@ enum Plan {
 }
 
 impl Plan {
-    fn of(number: u32) -> Self {
-        match number % 10 {
+    /// Of the customer's order of this number, so that each customer does all of it.
+    fn of(customer: u32, number: u32) -> Self {
+        match (customer + number) % 10 {
             0 => Self::Pay("decline"),
             1 => Self::Pay("flaky"),
             2 => Self::Pay("slow"),
@@ -68,13 +70,22 @@ async fn main() -> anyhow::Result<()> {
     let shop = Shop { client: reqwest::Client::new(), cli: cli.clone() };
     let products = shop.products().await?;
     let begun = Instant::now();
-    let (told, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut changes) = unbounded_channel();
     let mut customers = JoinSet::new();
     for customer in 0..cli.customers {
         let (shop, products, told, cli) = (shop.clone(), products.clone(), told.clone(), cli.clone());
         customers.spawn(async move {
-            for number in (customer..cli.orders).step_by(cli.customers as usize) {
-                shop.order(number, &products[number as usize % products.len()], begun, &told).await?;
+            let mut watched = JoinSet::new();
+            let own = cli.orders / cli.customers + u32::from(customer < cli.orders % cli.customers);
+            for number in 0..own {
+                let (shop, told) = (shop.clone(), told.clone());
+                let product = &products[(customer + number) as usize % products.len()];
+                let plan = Plan::of(customer, number);
+                let id = shop.place(plan, product, &told).await?;
+                watched.spawn(async move { shop.watch(plan, id, begun, &told).await });
+            }
+            while let Some(order) = watched.join_next().await {
+                order??;
             }
             anyhow::Ok(())
         });
@@ -114,15 +125,8 @@ struct Shop {
 }
 
 impl Shop {
-    /// Places one order and stays with it until it has ended, or time is up.
-    async fn order(
-        &self,
-        number: u32,
-        product: &Value,
-        begun: Instant,
-        told: &tokio::sync::mpsc::UnboundedSender<Change>,
-    ) -> anyhow::Result<()> {
-        let plan = Plan::of(number);
+    /// Places one order, and cancels it at once if that is the plan.
+    async fn place(&self, plan: Plan, product: &Value, told: &UnboundedSender<Change>) -> anyhow::Result<String> {
         let reference = if let Plan::Pay(reference) = plan { reference } else { "card" };
         let create = "mutation($input: CreateOrderInput!) { createOrder(input: $input) { id status } }";
         let items = json!([{"productId": product["id"], "quantity": 1}]);
@@ -130,28 +134,41 @@ impl Shop {
         let order = self.ask(create, json!({"input": {"items": items, "paymentReference": reference}})).await?;
         told.send(Change::Placed(sent.elapsed()))?;
         let id = order["createOrder"]["id"].as_str().context("an order without an id")?.to_owned();
+        told.send(Change::Became { id: id.clone(), state: "PENDING".into() })?;
         if plan == Plan::Cancel {
-            let cancel = "mutation($id: ID!) { cancelOrder(id: $id, reason: \"place-orders\") { status } }";
-            // It may have been rejected meanwhile.
-            self.ask(cancel, json!({"id": id})).await.ok();
+            self.end("cancelOrder", &id).await?;
         }
+        Ok(id)
+    }
+
+    /// Stays with an order until it has ended, or time is up.
+    async fn watch(
+        &self,
+        plan: Plan,
+        id: String,
+        begun: Instant,
+        told: &UnboundedSender<Change>,
+    ) -> anyhow::Result<()> {
         let timeout = Duration::from_secs(self.cli.timeout_seconds);
-        let mut refunded = false;
         while begun.elapsed() < timeout {
             let answer = self.ask("query($id: ID!) { order(id: $id) { status } }", json!({"id": id})).await?;
             let state = answer["order"]["status"].as_str().context("an order without a status")?.to_owned();
             told.send(Change::Became { id: id.clone(), state: state.clone() })?;
             match state.as_str() {
-                "COMPLETED" if plan == Plan::Refund && !refunded => {
-                    let refund = "mutation($id: ID!) { refundOrder(id: $id, reason: \"place-orders\") { status } }";
-                    self.ask(refund, json!({"id": id})).await.ok();
-                    refunded = true;
-                    continue;
-                }
+                "COMPLETED" if plan == Plan::Refund => self.end("refundOrder", &id).await?,
                 "COMPLETED" | "REFUNDED" | "CANCELLED" => return Ok(()),
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
+        Ok(())
+    }
+
+    /// Cancels or refunds an order. That it is something else by now is no fault.
+    async fn end(&self, mutation: &str, id: &str) -> anyhow::Result<()> {
+        let end = format!("mutation($id: ID!) {{ {mutation}(id: $id, reason: \"place-orders\") {{ status }} }}");
+        let answer = self.send(&end, json!({"id": id})).await?;
+        let error = &answer["errors"][0];
+        ensure!(error.is_null() || error["extensions"]["code"] == "CONFLICT", "refused: {}", error["message"]);
         Ok(())
     }
 
@@ -178,12 +195,16 @@ impl Shop {
     }
 
     async fn ask(&self, query: &str, variables: Value) -> anyhow::Result<Value> {
+        let mut answer = self.send(query, variables).await?;
+        ensure!(answer["errors"].is_null(), "refused: {}", answer["errors"][0]["message"]);
+        Ok(answer["data"].take())
+    }
+
+    async fn send(&self, query: &str, variables: Value) -> anyhow::Result<Value> {
         let url = format!("{}/graphql", self.cli.orders_url);
         let request = json!({"query": query, "variables": variables});
         let asked = self.client.post(&url).json(&request).timeout(Duration::from_secs(30)).send().await;
-        let mut answer: Value = asked.with_context(|| format!("cannot ask {url}"))?.json().await?;
-        ensure!(answer["errors"].is_null(), "refused: {}", answer["errors"][0]["message"]);
-        Ok(answer["data"].take())
+        Ok(asked.with_context(|| format!("cannot ask {url}"))?.json().await?)
     }
 }
 

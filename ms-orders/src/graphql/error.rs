@@ -1,5 +1,6 @@
 use async_graphql::{Error, Value, value};
 use graphql::Refusal;
+use messaging::Fault;
 
 use crate::checkout::Quote;
 use crate::checkout::Refused;
@@ -31,7 +32,7 @@ pub(super) fn not_placed(error: PlaceError) -> Error {
             let message = format!("{error}: look at the new quote and order again");
             Refusal::conflict(message).with("field", "expectedTotal").with("quote", quoted(quote)).into()
         }
-        PlaceError::Fault(fault) => Error::new_with_source(anyhow::Error::from(fault)),
+        PlaceError::Fault(fault) => failed(fault),
     }
 }
 
@@ -53,6 +54,16 @@ pub(super) fn not_ended(error: EndError) -> Error {
         EndError::KeyReused { order_id } => {
             Refusal::conflict(message).with("field", "idempotencyKey").with("orderId", order_id).into()
         }
-        EndError::Fault(fault) => Error::new_with_source(anyhow::Error::from(fault)),
+        EndError::Fault(fault) => failed(fault),
+    }
+}
+
+/// A fault of the database, which may be that others change the same.
+fn failed(fault: Fault) -> Error {
+    let (Fault::Server(error) | Fault::Sticky(error)) = &fault;
+    let code = error.downcast_ref().and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
+    match code.and_then(|code| Refusal::of_sqlstate(&code)) {
+        Some(refusal) => refusal.into(),
+        None => Error::new_with_source(anyhow::Error::from(fault)),
     }
 }

@@ -1,17 +1,17 @@
 mod store;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use ::events::inventory::{ReleaseCause, StockEvent, StockRejected, StockReleased, StockReserved};
 use ::events::orders::{OrderCancelled, OrderCompleted, OrderRefunded};
-use ::events::{Event, Item, OrderId};
+use ::events::{Event, OrderId};
 use chrono::{DateTime, Utc};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use self::store::{lock, update};
-use super::{Shortage, lines};
+use super::{Shortage, items};
 use crate::config::Waits;
 use crate::payment;
 use crate::status::{Happening, Next, Status, next};
@@ -100,10 +100,16 @@ pub async fn advance(conn: &mut PgConnection, news: &[News], waits: Waits) -> Re
     let messages = tell(conn, &orders, &mut steps).await?;
     update(conn, &orders, &steps, waits).await?;
     outbox::enqueue(conn, &messages).await?;
-    for step in steps {
-        metrics::counter!("orders_settled_total", "status" => label(step.status)).increment(1);
-    }
     Ok(outcomes)
+}
+
+/// Counts the statuses orders took, once that is committed.
+pub fn count_settled(outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        if let Outcome::Became(status) = outcome {
+            metrics::counter!("orders_settled_total", "status" => label(*status)).increment(1);
+        }
+    }
 }
 
 /// An order while news are applied to it.
@@ -113,7 +119,10 @@ struct Advancing {
     changed: bool,
     /// Whether inventory owes it no word any more.
     answered: bool,
+    /// Whether inventory owed it no word when it was locked.
+    was_answered: bool,
     stock_released: bool,
+    restock: bool,
     declined: bool,
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
@@ -128,7 +137,11 @@ impl Advancing {
             self.stock_released = true;
             self.changed = true;
         }
-        let next = next(self.status, what.into());
+        let next = match next(self.status, what.into()) {
+            // It waits for the goods to come back, not for them to be sold.
+            Next::Answered if self.restock && matches!(what, What::Stock(StockEvent::Reserved(_))) => Next::Nothing,
+            next => next,
+        };
         match next {
             Next::Become(status) => {
                 self.status = status;
@@ -155,7 +168,10 @@ impl Advancing {
                 self.shortages = Some(Json(event.shortages.clone()));
                 self.answered = true;
             }
-            What::Stock(StockEvent::Released(event)) => self.reason = Some(why(event.cause).to_owned()),
+            What::Stock(StockEvent::Released(event)) => {
+                self.reason = Some(why(event.cause).to_owned());
+                self.answered = true;
+            }
             What::Paid => (),
             What::Declined => {
                 self.declined = true;
@@ -164,7 +180,9 @@ impl Advancing {
             What::Cancelled { reason } => self.reason = Some(reason.clone()),
             What::Refunded { reason, restock } => {
                 self.reason = Some(reason.clone());
-                self.answered = !restock;
+                self.restock = *restock;
+                // Goods that stay away must have been sold before.
+                self.answered = !restock && self.was_answered;
             }
             What::OutOfTime => self.reason = Some(why(ReleaseCause::Expired).to_owned()),
         }
@@ -254,11 +272,7 @@ async fn tell(
 ) -> Result<Vec<Outgoing>, Fault> {
     let completed = steps.iter().filter(|step| step.status == Status::Completed);
     let ids: Vec<String> = completed.map(|step| step.news.order_id.as_str().to_owned()).collect();
-    let mut items: HashMap<String, Vec<Item>> = HashMap::new();
-    for line in if ids.is_empty() { Vec::new() } else { lines(conn, &ids).await? } {
-        let item = Item { product_id: line.product_id, quantity: line.quantity };
-        items.entry(line.order_id).or_default().push(item);
-    }
+    let items = items(conn, &ids).await?;
     let mut messages = Vec::new();
     for step in steps {
         let News { order_id, what, trace, .. } = step.news;

@@ -2,7 +2,7 @@ use ::events::OrderId;
 use messaging::{Fault, Trace};
 use sqlx::{PgConnection, PgPool};
 
-use super::{News, Order, Outcome, What, advance, find, hours};
+use super::{News, Order, Outcome, What, advance, count_settled, find, hours};
 use crate::config::Shop;
 use crate::status::Status;
 
@@ -100,7 +100,7 @@ pub async fn end(pool: &PgPool, request: &EndRequest, shop: &Shop) -> Result<Ord
     };
     let news = News { order_id: order_id.clone(), what, message_id: None, trace: *trace };
     let mut tx = pool.begin().await?;
-    let outcome = advance(&mut tx, &[news], shop.waits()).await?.pop().unwrap_or(Outcome::Unknown);
+    let outcomes = advance(&mut tx, &[news], shop.waits()).await?;
     // Whoever made the same request held the order's lock, and has committed.
     let first = first_request(&mut tx, request, shop).await?;
     if let Some(first) = &first
@@ -108,16 +108,18 @@ pub async fn end(pool: &PgPool, request: &EndRequest, shop: &Shop) -> Result<Ord
     {
         return Err(EndError::KeyReused { order_id: first.order_id.clone() });
     }
-    match outcome {
+    match outcomes.first().unwrap_or(&Outcome::Unknown) {
         Outcome::Became(_) => remember(&mut tx, request, shop).await?,
-        Outcome::Unchanged(_) | Outcome::GiveBack(_) if first.is_some() => (),
+        Outcome::Unchanged(_) if first.is_some() => (),
         Outcome::Unchanged(status) => {
-            return Err(EndError::Refused { order_id: order_id.to_string(), status, operation: *operation });
+            return Err(EndError::Refused { order_id: order_id.to_string(), status: *status, operation: *operation });
         }
+        // Only what inventory says is given back.
         Outcome::Unknown | Outcome::GiveBack(_) => return Err(EndError::Unknown(order_id.to_string())),
     }
     let order = find(&mut tx, order_id.as_str()).await?;
     tx.commit().await?;
+    count_settled(&outcomes);
     order.ok_or_else(|| EndError::Unknown(order_id.to_string()))
 }
 

@@ -87,7 +87,12 @@ pub async fn place(
         quoted.retain(|(new, _)| !placed.contains_key(new.id.as_str()) && known.answer(new).is_none());
         let keys: Vec<&str> = quoted.iter().filter_map(|(new, _)| new.idempotency_key.as_deref()).collect();
         forget(conn, &keys, ttl_hours).await?;
-        placed.extend(insert(conn, &mut quoted, shop).await?);
+        let freed = insert(conn, &mut quoted, shop).await?;
+        if freed.len() < quoted.len() {
+            // Of two who wanted a freed key only one has it.
+            known = Known::find(conn, new, ttl_hours).await?;
+        }
+        placed.extend(freed);
     }
     let answer = |new: &NewOrder| match (placed.remove(new.id.as_str()), refused.remove(&new.id)) {
         (Some(order), _) => Ok(order),

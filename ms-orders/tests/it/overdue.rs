@@ -114,6 +114,30 @@ async fn inventory_is_asked_again_for_paid_and_refunded_orders_until_it_has_answ
     instance.stop().await;
 }
 
+/// Its goods stay away, and inventory has not said yet that it sold them: it may not have heard of the payment.
+#[tokio::test]
+async fn a_refund_without_its_goods_still_has_inventory_sell_them() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+    inventory.reserve(&id).await;
+    instance.order_once(&id, "CONFIRMED").await;
+    happens(&world, &id, What::Paid).await;
+    happens(&world, &id, What::Refunded { reason: "broken".into(), restock: false }).await;
+    instance.order_once(&id, "REFUNDED").await;
+    lose_events(&world).await;
+    eventually("it is asked again", async || inventory.event().await["event"] == "OrderCompleted").await;
+    inventory.sell(&id).await;
+    eventually("it is answered", async || {
+        let overdue = "select count(*) from orders where overdue_at is not null";
+        sqlx::query_scalar::<_, i64>(overdue).fetch_one(&world.pool).await.unwrap() == 0
+    })
+    .await;
+    instance.stop().await;
+}
+
 async fn happens(world: &World, id: &str, what: What) {
     let mut tx = world.pool.begin().await.unwrap();
     let order_id = OrderId::try_from(id.to_owned()).unwrap();

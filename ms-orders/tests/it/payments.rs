@@ -2,7 +2,7 @@
 
 use dev::testing::Vhost;
 use ms_orders::config::Shop;
-use ms_orders::payment::{self, Provider};
+use ms_orders::payment::{self, Attempt, Key, Provider};
 use serde_json::{Value, json};
 
 use crate::inventory::Inventory;
@@ -151,6 +151,8 @@ async fn an_order_paid_too_late_for_its_stock_is_refunded_by_itself() {
     assert_eq!(refunded["reason"], "Insufficient stock");
     eventually("it is paid back", async || instance.order(&id).await["payment"]["status"] == "RETURNED").await;
     assert_eq!(world.charged(&id).await, "0.00");
+    let returns: i32 = sqlx::query_scalar("select returns from provider_charges").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(returns, 1);
     let mut told = Vec::new();
     for _ in 0..3 {
         told.push(inventory.event().await["event"].as_str().unwrap().to_owned());
@@ -214,4 +216,35 @@ async fn payments_take_the_same_number_of_statements_however_many() {
     }
     assert_eq!(counts[0], counts[1]);
     assert_eq!(payment::step(&world.pool, &provider, &shop).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_payment_that_is_given_back_before_it_is_made_is_never_made() {
+    let world = World::new().await;
+    let provider = Provider::new(world.pool.clone());
+    let key = |order: &str| Key { order_id: order.into(), amount: 24.into(), reference: "card".into() };
+    assert_eq!(provider.give_back(&[key("A")]).await.unwrap(), ["A"]);
+    let both = provider.charge(&[key("A"), key("B")]).await.unwrap();
+    assert_eq!(both, [("A".to_owned(), Attempt::Declined), ("B".to_owned(), Attempt::Paid)]);
+    assert_eq!((world.charged("A").await, world.charged("B").await), ("0.00".into(), "24.00".into()));
+    assert_eq!(provider.give_back(&[key("B")]).await.unwrap(), ["B"]);
+    assert_eq!(provider.charge(&[key("B")]).await.unwrap(), [("B".to_owned(), Attempt::Declined)]);
+    assert_eq!(world.charged("B").await, "0.00");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_due_payment_is_taken_by_one_of_those_who_look() {
+    const ORDERS: usize = 80;
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    let shop = Shop { payment_delay_seconds: 0, ..shop() };
+    for _ in 0..ORDERS {
+        let id = world.place(&[(1, 2)]).await;
+        world.confirm(&id, &shop).await;
+    }
+    let provider = Provider::new(world.pool.clone());
+    let steps = futures::future::join_all((0..6).map(|_| payment::step(&world.pool, &provider, &shop))).await;
+    assert_eq!(steps.into_iter().map(Result::unwrap).sum::<usize>(), ORDERS);
+    let asked = "select count(*) from provider_charges where requests = 1";
+    assert_eq!(sqlx::query_scalar::<_, i64>(asked).fetch_one(&world.pool).await.unwrap(), ORDERS as i64);
 }

@@ -65,6 +65,22 @@ async fn orders_placed_together_are_answered_each_for_itself() {
     }
 }
 
+/// Two equal requests under a key whose time is over: one order, and both get it.
+#[tokio::test]
+async fn a_key_that_is_free_again_is_given_to_one_order() {
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    let old = order::place(&mut conn, &[keyed("K", &[(1, 1)])], &shop()).await.unwrap().remove(0).unwrap();
+    sqlx::query("update orders set created_at = now() - interval '25 hours'").execute(&mut *conn).await.unwrap();
+    let twice = [keyed("K", &[(1, 3)]), keyed("K", &[(1, 3)])];
+    let placed = order::place(&mut conn, &twice, &shop()).await.unwrap();
+    let ids: Vec<&str> = placed.iter().map(|placed| placed.as_ref().unwrap().id.as_str()).collect();
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[0], old.id);
+    assert_eq!(world.count("orders").await, 2);
+}
+
 #[tokio::test]
 async fn an_order_the_database_refuses_fails_alone() {
     let world = World::new().await;

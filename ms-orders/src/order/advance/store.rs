@@ -15,8 +15,8 @@ use crate::status::Status;
 pub(super) async fn lock(conn: &mut PgConnection, news: &[News]) -> sqlx::Result<BTreeMap<String, Advancing>> {
     let ids: Vec<&str> = news.iter().map(|news| news.order_id.as_str()).collect();
     let rows = sqlx::query!(
-        r#"select id, status as "status: Status", stock_released, expires_at, reason,
-                  shortages as "shortages: Json<Vec<Shortage>>"
+        r#"select id, status as "status: Status", overdue_at is null as "was_answered!", stock_released, restock,
+                  expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>"
            from orders
            where id = any($1)
            order by id
@@ -31,7 +31,9 @@ pub(super) async fn lock(conn: &mut PgConnection, news: &[News]) -> sqlx::Result
             status: row.status,
             changed: false,
             answered: false,
+            was_answered: row.was_answered,
             stock_released: row.stock_released,
+            restock: row.restock,
             declined: false,
             expires_at: row.expires_at,
             reason: row.reason,
@@ -61,6 +63,7 @@ pub(super) async fn update(
                update orders
                set status = new.status,
                    stock_released = new.stock_released,
+                   restock = new.restock,
                    expires_at = new.expires_at,
                    reason = new.reason,
                    shortages = new.shortages,
@@ -75,8 +78,8 @@ pub(super) async fn update(
                    end
                from unnest(
                    $1::text[], $2::order_status[], $3::order_status[], $4::bool[], $5::timestamptz[], $6::text[],
-                   $7::jsonb[], $8::bool[]
-               ) as new (id, was, status, stock_released, expires_at, reason, shortages, answered)
+                   $7::jsonb[], $8::bool[], $18::bool[]
+               ) as new (id, was, status, stock_released, expires_at, reason, shortages, answered, restock)
                where orders.id = new.id and orders.status = new.was
                returning orders.id, orders.total, orders.payment_reference
            ), step as (
@@ -122,6 +125,7 @@ pub(super) async fn update(
         waits.payment.as_secs_f64(),
         column!(turns, |(id, _)| *id) as &[&str],
         column!(turns, |(_, turn)| turn.as_str()) as &[&str],
+        column!(orders, |(_, order)| order.restock),
     )
     .fetch_one(conn)
     .await?;

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::{NewOrder, PlaceError};
-use crate::order::{Order, Shortage, hours, lines, orders};
+use crate::order::{Order, Shortage, hours, items, orders};
 use crate::status::Status;
 
 /// Orders that were placed before, by their idempotency keys, and what they are for.
@@ -26,11 +26,7 @@ impl Known {
         .fetch_all(&mut *conn)
         .await?;
         let ids: Vec<String> = orders.iter().map(|order| order.id.clone()).collect();
-        let mut items: HashMap<String, Vec<Item>> = HashMap::new();
-        for line in if ids.is_empty() { Vec::new() } else { lines(conn, &ids).await? } {
-            let item = Item { product_id: line.product_id, quantity: line.quantity };
-            items.entry(line.order_id).or_default().push(item);
-        }
+        let mut items = items(conn, &ids).await?;
         let with_items = |order: Order| {
             let items = items.remove(&order.id).unwrap_or_default();
             Some((order.idempotency_key.clone()?, (order, items)))
@@ -52,7 +48,13 @@ pub(super) async fn forget(conn: &mut PgConnection, keys: &[&str], ttl_hours: u3
     sqlx::query!(
         "update orders
          set idempotency_key = null
-         where idempotency_key = any($1) and created_at <= now() - make_interval(hours => $2)",
+         where id in (
+             select id
+             from orders
+             where idempotency_key = any($1) and created_at <= now() - make_interval(hours => $2)
+             order by id
+             for update
+         )",
         keys as &[&str],
         hours(ttl_hours),
     )
