@@ -208,10 +208,11 @@ impl Shop {
     }
 }
 
-/// How many orders are in which state: drawn over itself on a terminal, and line by line into a file.
+/// How many orders are in which state: drawn over itself on a terminal, and into a file a line for each change.
 #[derive(Default)]
 struct Table {
     drawn: Option<Instant>,
+    counts: [usize; STATES.len()],
 }
 
 impl Table {
@@ -226,7 +227,10 @@ impl Table {
         let counts = STATES.map(|state| states.values().filter(|is| is.as_str() == state).count());
         let row = format!("{:>8.1} {}", elapsed.as_secs_f64(), counts.map(|count| format!("{count:>10}")).join(""));
         if !stdout().is_terminal() {
-            println!("{row}");
+            if counts != self.counts {
+                println!("{row}");
+            }
+            self.counts = counts;
             return;
         }
         print!("\r{row}");
