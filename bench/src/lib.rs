@@ -106,6 +106,8 @@ enum Scenario {
     Hot,
     /// A sold-out product in each order, and each order twice, against orders that get their stock
     Rejections,
+    /// Orders that come paid and are sold in one step, against orders that are only held
+    Paid,
     /// Two instances against one
     Instances,
     /// p99 at half the maximum rate against the echo at that rate, and p50 and p99 from a tenth of it to all
@@ -170,6 +172,7 @@ async fn measure(scenarios: &[Scenario], effort: Effort, amounts: &Amounts, resu
             Scenario::Backlog => scenario::backlog::run(&ground, effort, amounts.waiting).await?,
             Scenario::Hot => scenario::hot::run(&ground, effort).await?,
             Scenario::Rejections => scenario::rejections::run(&ground, effort).await?,
+            Scenario::Paid => scenario::paid::run(&ground, effort).await?,
             Scenario::Instances => scenario::instances::run(&ground, effort).await?,
             Scenario::Latency => {
                 let (section, chart) = scenario::latency::run(&ground, effort).await?;

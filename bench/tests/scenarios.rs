@@ -7,7 +7,7 @@ use bench::Effort;
 use bench::ground::Ground;
 use bench::report::Section;
 use bench::scenario::size::History;
-use bench::scenario::{backlog, hot, instances, latency, orders, overload, rejections, size, soak, throughput};
+use bench::scenario::{backlog, hot, instances, latency, orders, overload, paid, rejections, size, soak, throughput};
 use dev::testing::Folder;
 
 const EFFORT: Effort = Effort { rounds: 1, length: Duration::from_millis(100), busy_machine: true };
@@ -33,6 +33,7 @@ async fn every_scenario_of_orders_comes_to_its_end_and_its_figures() {
     has_figures(&backlog::run(&ground, EFFORT, 500).await.unwrap(), 2);
     has_figures(&hot::run(&ground, EFFORT).await.unwrap(), 4);
     has_figures(&rejections::run(&ground, EFFORT).await.unwrap(), 2);
+    has_figures(&paid::run(&ground, EFFORT).await.unwrap(), 2);
     has_figures(&instances::run(&ground, EFFORT).await.unwrap(), 2);
     let (section, chart) = latency::run(&ground, EFFORT).await.unwrap();
     has_figures(&section, 1);

@@ -124,8 +124,8 @@ impl Client {
         self.run
     }
 
-    pub(super) async fn publish(&mut self, body: &[u8]) -> Result<()> {
-        let (exchange, key) = (orders::EXCHANGE.into(), orders::OrderCreated::ROUTING_KEY.into());
+    pub(super) async fn publish(&mut self, routing_key: &str, body: &[u8]) -> Result<()> {
+        let (exchange, key) = (orders::EXCHANGE.into(), routing_key.into());
         let (options, properties) = (BasicPublishOptions::default(), self.properties.clone());
         self.confirms.push_back(self.sending.basic_publish(exchange, key, options, body, properties).await?);
         Ok(())

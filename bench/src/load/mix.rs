@@ -1,5 +1,7 @@
 use std::fmt::Write;
 
+use events::Event;
+use events::orders::{OrderCompleted, OrderCreated};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
@@ -22,6 +24,18 @@ pub enum Mix {
     SoldOut,
     /// Any two, and each order is sent twice.
     Twice,
+    /// Any two, and each order comes paid: it is sold in one step.
+    Paid,
+}
+
+impl Mix {
+    /// The event by which an order comes, and its routing key.
+    pub(super) fn event(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Paid => (OrderCompleted::NAME, OrderCompleted::ROUTING_KEY),
+            _ => (OrderCreated::NAME, OrderCreated::ROUTING_KEY),
+        }
+    }
 }
 
 /// Writes the bodies of orders.
@@ -43,11 +57,12 @@ impl Orders {
     /// The body of order `number` of `run`.
     pub(super) fn body(&mut self, run: u32, number: usize) -> &[u8] {
         let (first, second) = self.products();
+        let (event, _) = self.mix.event();
         self.body.clear();
         // Writing to a string does not fail.
         let _ = write!(
             self.body,
-            r#"{{"event":"OrderCreated","order_id":"B{run:04}-{number:08}","items":[{{"product_id":{first},"quantity":1}},{{"product_id":{second},"quantity":1}}]}}"#
+            r#"{{"event":"{event}","order_id":"B{run:04}-{number:08}","items":[{{"product_id":{first},"quantity":1}},{{"product_id":{second},"quantity":1}}]}}"#
         );
         self.body.as_bytes()
     }
@@ -110,10 +125,10 @@ mod tests {
 
     #[test]
     fn an_order_is_one_that_the_contract_knows() {
-        for mix in [Mix::Spread, Mix::Among(2), Mix::Zipf, Mix::Hot, Mix::SoldOut, Mix::Twice] {
+        for mix in [Mix::Spread, Mix::Among(2), Mix::Zipf, Mix::Hot, Mix::SoldOut, Mix::Twice, Mix::Paid] {
             let mut orders = Orders::new(mix).unwrap();
             for number in 0..1_000 {
-                let order: events::orders::OrderCreated = serde_json::from_slice(orders.body(1, number)).unwrap();
+                let order: OrderCreated = serde_json::from_slice(orders.body(1, number)).unwrap();
                 assert_eq!(order.order_id.as_str(), format!("B0001-{number:08}"));
                 assert_eq!(order.items.len(), 2);
                 assert_ne!(order.items[0].product_id, order.items[1].product_id, "{mix:?}");

@@ -175,7 +175,7 @@ impl<'client> Run<'client> {
         let copies = if self.mix == Mix::Twice { 2 } else { 1 };
         let body = self.bodies.body(self.client.run(), self.sent.len());
         for _ in 0..copies {
-            self.client.publish(body).await?;
+            self.client.publish(self.mix.event().1, body).await?;
         }
         self.sent.add(due, copies);
         Ok(())

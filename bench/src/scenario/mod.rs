@@ -6,6 +6,7 @@ pub mod instances;
 pub mod latency;
 pub mod orders;
 pub mod overload;
+pub mod paid;
 pub mod reads;
 pub mod rejections;
 pub mod size;
