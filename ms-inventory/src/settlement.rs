@@ -122,7 +122,7 @@ impl Books {
             }
             (Some(known), _) => match (known.status, known.lines.clone()) {
                 (Status::Held, Some(lines)) => {
-                    self.free(&lines);
+                    lines.free(&mut self.levels);
                     return self.sell(order_id, lines);
                 }
                 (Status::Committed, Some(lines)) => return Answer::Sold(lines),
@@ -133,7 +133,7 @@ impl Books {
         };
         match decide_one(&mut self.levels, &request) {
             Decision::Held => {
-                self.free(&request.lines);
+                request.lines.free(&mut self.levels);
                 self.sell(order_id, request.lines)
             }
             Decision::Rejected { reason, shortages } => {
@@ -150,7 +150,7 @@ impl Books {
         };
         match (known.status, known.lines.clone()) {
             (Status::Held, Some(lines)) => {
-                self.free(&lines);
+                lines.free(&mut self.levels);
                 self.turn(order_id, Status::Released, lines.clone());
                 Answer::Released(lines, ReleaseCause::Cancelled)
             }
@@ -166,18 +166,12 @@ impl Books {
         let (status, Some(lines)) = (known.status, known.lines.clone()) else { return known.rejection() };
         match status {
             Status::Rejected => return known.rejection(),
-            Status::Held => self.free(&lines),
+            Status::Held => lines.free(&mut self.levels),
             Status::Committed => self.restock(order_id, &lines),
             Status::Released | Status::Expired | Status::Returned => (),
         }
         self.turn(order_id, Status::Returned, lines.clone());
         Answer::Released(lines, ReleaseCause::Refunded)
-    }
-
-    fn free(&mut self, lines: &Lines) {
-        for item in lines.items() {
-            self.levels.entry(item.product_id).and_modify(|level| level.reserved -= item.quantity);
-        }
     }
 
     fn sell(&mut self, order_id: &OrderId, lines: Lines) -> Answer {

@@ -50,6 +50,13 @@ impl Lines {
         &self.0
     }
 
+    /// Makes what was held of them available again.
+    pub fn free(&self, levels: &mut Levels) {
+        for item in &self.0 {
+            levels.entry(item.product_id).and_modify(|level| level.reserved -= item.quantity);
+        }
+    }
+
     /// The products, in the order of their ids.
     pub fn product_ids(&self) -> impl Iterator<Item = i64> {
         self.0.iter().map(|item| item.product_id)

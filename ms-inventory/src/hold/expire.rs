@@ -4,7 +4,7 @@ use messaging::{Fault, Outgoing, Trace, outbox};
 use sqlx::{PgConnection, PgPool};
 
 use super::{Attempt, Transaction, commit, lock, write};
-use crate::stock::{Levels, Lines};
+use crate::stock::Lines;
 
 /// The most holds that are expired in one statement.
 const DUE: i64 = 500;
@@ -26,13 +26,13 @@ impl Transaction for Expiry {
     async fn attempt(&self, conn: &mut PgConnection, products: &[i64]) -> Result<Attempt<usize>, Fault> {
         let locked = lock(conn, products).await?;
         let due = due(conn, None).await?;
-        let unlocked = unlocked(&due, products);
+        let unlocked = unlocked(due.iter().map(|hold| &hold.lines), products);
         if !unlocked.is_empty() {
             return Ok(Attempt::Again(unlocked));
         }
         expire(conn, &due).await?;
         let mut levels = locked.clone();
-        due.iter().for_each(|hold| hold.free(&mut levels));
+        due.iter().for_each(|hold| hold.lines.free(&mut levels));
         write(conn, &locked, &levels).await?;
         Ok(Attempt::Done(due.len()))
     }
@@ -77,9 +77,9 @@ pub(super) async fn expire(conn: &mut PgConnection, due: &[Due]) -> Result<(), F
     Ok(())
 }
 
-/// The products of these holds whose stock rows are not among the locked ones. `locked` is sorted.
-pub(super) fn unlocked(holds: &[Due], locked: &[i64]) -> Vec<i64> {
-    let products = holds.iter().flat_map(|hold| hold.lines.product_ids());
+/// The products of these lines whose stock rows are not among the locked ones. `locked` is sorted.
+pub(super) fn unlocked<'a>(lines: impl Iterator<Item = &'a Lines>, locked: &[i64]) -> Vec<i64> {
+    let products = lines.flat_map(Lines::product_ids);
     products.filter(|id| locked.binary_search(id).is_err()).collect()
 }
 
@@ -93,13 +93,6 @@ impl Due {
     fn from_row(order_id: String, product_ids: &[i64], quantities: &[i64]) -> Result<Self, Fault> {
         let order_id = OrderId::try_from(order_id).map_err(|error| Fault::Sticky(error.into()))?;
         Ok(Self { order_id, lines: Lines::from_columns(product_ids, quantities) })
-    }
-
-    /// Makes it available again.
-    pub(super) fn free(&self, levels: &mut Levels) {
-        for item in self.lines.items() {
-            levels.entry(item.product_id).and_modify(|level| level.reserved -= item.quantity);
-        }
     }
 
     /// The event that tells of it.

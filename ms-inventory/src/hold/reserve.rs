@@ -170,14 +170,14 @@ impl Transaction for Reservation<'_> {
             if due.is_empty() {
                 break decisions;
             }
-            let unlocked = unlocked(&due, products);
+            let unlocked = unlocked(due.iter().map(|hold| &hold.lines), products);
             if !unlocked.is_empty() {
                 return Ok(Attempt::Again(unlocked));
             }
             expire(conn, &due).await?;
             expired += due.len();
             for hold in &due {
-                hold.free(&mut levels);
+                hold.lines.free(&mut levels);
                 changes.free(&hold.lines);
             }
         };

@@ -50,12 +50,8 @@ impl Transaction for Settlement<'_> {
     async fn attempt(&self, conn: &mut PgConnection, products: &[i64]) -> Result<Attempt<Settled>, Fault> {
         let locked = lock(conn, products).await?;
         let known = known(conn, self.endings).await?;
-        let missing: Vec<i64> = known
-            .values()
-            .filter(|order| order.status != Status::Rejected)
-            .flat_map(|order| order.lines.iter().flat_map(Lines::product_ids))
-            .filter(|id| products.binary_search(id).is_err())
-            .collect();
+        let stocked = known.values().filter(|order| order.status != Status::Rejected);
+        let missing = unlocked(stocked.flat_map(|order| &order.lines), products);
         if !missing.is_empty() {
             return Ok(Attempt::Again(missing));
         }
@@ -68,14 +64,14 @@ impl Transaction for Settlement<'_> {
             if due.is_empty() {
                 break (books, answers);
             }
-            let unlocked = unlocked(&due, products);
+            let unlocked = unlocked(due.iter().map(|hold| &hold.lines), products);
             if !unlocked.is_empty() {
                 return Ok(Attempt::Again(unlocked));
             }
             expire(conn, &due).await?;
             expired += due.len();
             for hold in &due {
-                hold.free(&mut levels);
+                hold.lines.free(&mut levels);
                 orders.entry(hold.order_id.clone()).and_modify(|order| order.status = Status::Expired);
             }
         };

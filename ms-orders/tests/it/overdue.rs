@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use dev::testing::Vhost;
 use events::OrderId;
-use messaging::Trace;
 use messaging::outbox::Relay;
 use ms_orders::config::Shop;
-use ms_orders::order::{self, News, What};
+use ms_orders::order::What;
 use ms_orders::overdue::sweep;
 use serde_json::json;
 
@@ -139,11 +138,8 @@ async fn a_refund_without_its_goods_still_has_inventory_sell_them() {
 }
 
 async fn happens(world: &World, id: &str, what: What) {
-    let mut tx = world.pool.begin().await.unwrap();
-    let order_id = OrderId::try_from(id.to_owned()).unwrap();
-    let waits = Shop { reask_after_seconds: 1, ..shop() }.waits();
-    order::advance(&mut tx, &[News { order_id, what, message_id: None, trace: Trace::start() }], waits).await.unwrap();
-    tx.commit().await.unwrap();
+    let soon = Shop { reask_after_seconds: 1, ..shop() };
+    world.happens(&OrderId::try_from(id.to_owned()).unwrap(), what, &soon).await;
 }
 
 #[tokio::test]

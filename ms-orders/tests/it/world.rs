@@ -71,8 +71,12 @@ impl World {
         let order_id = OrderId::try_from(id.to_owned()).unwrap();
         let expires_at = Some(EXPIRES_AT.parse().unwrap());
         let event = StockReserved { order_id: order_id.clone(), items: Vec::new(), expires_at };
-        let what = What::Stock(StockEvent::Reserved(event));
-        let news = News { order_id, what, message_id: None, trace: Trace::start() };
+        self.happens(&order_id, What::Stock(StockEvent::Reserved(event)), shop).await;
+    }
+
+    /// Has something happen to an order, without the broker.
+    pub(crate) async fn happens(&self, order_id: &OrderId, what: What, shop: &Shop) {
+        let news = News { order_id: order_id.clone(), what, message_id: None, trace: Trace::start() };
         let mut tx = self.pool.begin().await.unwrap();
         order::advance(&mut tx, &[news], shop.waits()).await.unwrap();
         tx.commit().await.unwrap();
