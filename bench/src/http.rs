@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -35,6 +35,8 @@ pub struct Load {
     pub warm_up: Duration,
     /// How long it is counted.
     pub length: Duration,
+    /// The token of whoever asks, where that has to be known.
+    pub token: Option<String>,
 }
 
 /// When the next request leaves.
@@ -93,7 +95,7 @@ impl Load {
     ) -> Result<Measured> {
         let mut connections = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
-            connections.push(Connection::open(&uri).await?);
+            connections.push(Connection::open(&uri, self.token.as_deref()).await?);
         }
         let begin = Instant::now() + self.warm_up;
         let shared = Rc::new(Shared {
@@ -170,11 +172,12 @@ impl<Body: Fn(u64) -> Bytes, Check: Fn(u64, &str) -> Result<(), String>> Shared<
 struct Connection {
     uri: Uri,
     host: HeaderValue,
+    authorization: Option<HeaderValue>,
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Connection {
-    async fn open(uri: &Uri) -> Result<Self> {
+    async fn open(uri: &Uri, token: Option<&str>) -> Result<Self> {
         let authority = uri.authority().with_context(|| format!("{uri} has no address"))?.as_str();
         let stream = TcpStream::connect(authority).await.with_context(|| format!("cannot connect to {authority}"))?;
         stream.set_nodelay(true)?;
@@ -182,7 +185,8 @@ impl Connection {
         // What ends it, the sender tells as well.
         tokio::task::spawn_local(async { connection.await.ok() });
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { uri: path.parse()?, host: authority.parse()?, sender })
+        let authorization = token.map(|token| format!("Bearer {token}").parse()).transpose()?;
+        Ok(Self { uri: path.parse()?, host: authority.parse()?, authorization, sender })
     }
 
     async fn post(&mut self, body: Bytes) -> Result<Bytes> {
@@ -191,6 +195,9 @@ impl Connection {
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().insert(HOST, self.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
         self.sender.ready().await.context("the connection was closed")?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use auth::config::Trust;
 use boot::config::{Broker, Process, SecretString};
 use boot::database::Bounds;
 use clap::Args;
@@ -43,9 +44,24 @@ pub struct Config {
     #[command(flatten)]
     pub broker: Broker,
 
+    /// Whose tokens are trusted.
+    #[command(flatten)]
+    pub trust: Trust,
+
     /// How the reservation engine works.
     #[command(flatten)]
     pub engine: Engine,
+}
+
+impl Config {
+    /// See [`boot::demo::refuse`].
+    ///
+    /// # Errors
+    /// When a secret is for development, and this is not.
+    pub fn refuse_demo_secrets(&self) -> anyhow::Result<()> {
+        let secrets = [("INVENTORY_DATABASE_URL", &self.database.database_url), ("AMQP_URL", &self.broker.amqp_url)];
+        boot::demo::refuse(self.process.environment, &secrets)
+    }
 }
 
 /// How the reservation engine works.

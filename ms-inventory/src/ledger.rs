@@ -118,7 +118,7 @@ pub enum Error {
 ///
 /// # Errors
 /// See [`Error`]. What is refused does not use up its key.
-pub async fn adjust(conn: &mut PgConnection, adjustment: &Adjustment, cause: Cause<'_>) -> Result<Product, Error> {
+pub async fn adjust(conn: &mut PgConnection, adjustment: &Adjustment, cause: &Cause) -> Result<Product, Error> {
     adjustment.check().map_err(Error::Invalid)?;
     let id = adjustment.product_id;
     let product = product::lock_stock(conn, id).await?.ok_or(Error::Unknown(id))?;

@@ -17,6 +17,7 @@ pub mod sweeper;
 
 use std::time::Duration;
 
+use auth::Keys;
 use boot::config::ExposeSecret;
 use boot::database::Database;
 use boot::health::Health;
@@ -39,9 +40,10 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the configuration is wrong, the port is taken, a migration fails, or draining takes too long.
+/// When the configuration is wrong or one for development, the port is taken, a migration fails, or draining takes too long.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     boot::telemetry::log(config.process.log_format)?;
+    config.refuse_demo_secrets()?;
     let metrics = boot::telemetry::metrics()?;
     let shutdown = boot::shutdown::on_signal()?;
     start(config, metrics, shutdown).await?.ended.await?
@@ -56,15 +58,21 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let broker = broker(&config.broker)?;
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
 
+    let keys = Keys::default();
     let routes = graphql::router(database.requests.clone(), relay.clone());
-    let routes = boot::http::router(routes, health(&shutdown, &database, &broker), metrics);
-    let pool = database.pool.clone();
+    let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
+    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &keys), metrics);
+    let (pool, trust) = (database.pool.clone(), config.trust);
     let worker = Worker { broker, pool, relay, engine: config.engine, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, engine, shutdown } = &worker;
         let Some(migrated) = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await else { return Ok(()) };
         migrated?;
-        tokio::join!(broker.run(shutdown, &worker), sweeper::run(pool, relay, engine, shutdown));
+        tokio::join!(
+            broker.run(shutdown, &worker),
+            sweeper::run(pool, relay, engine, shutdown),
+            trust.follow(&keys, shutdown),
+        );
         Ok(())
     };
     boot::service::start(&config.process, config.port, routes, work, shutdown).await
@@ -86,12 +94,13 @@ pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
     Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)
 }
 
-fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker) -> Health {
-    let (database, broker) = (database.clone(), broker.clone());
+fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker, keys: &Keys) -> Health {
+    let (database, broker, keys) = (database.clone(), broker.clone(), keys.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
             async move { database.check().await }
         })
         .needs("rabbitmq", move || std::future::ready(broker.check()))
+        .uses("token-keys", move || std::future::ready(keys.check()))
 }

@@ -6,6 +6,7 @@
 //! **Architecture Invariant:** each change puts its event into the outbox in the same transaction.
 
 mod draft;
+mod edits;
 mod page;
 
 use ::events::inventory::{ProductChanged, ProductDeleted};
@@ -17,6 +18,7 @@ use sqlx::PgConnection;
 use crate::stock::Level;
 
 pub use draft::{Batch, Draft, Edit, Form, Invalid, InvalidRow, MAX_BATCH_ROWS, MAX_ON_HAND};
+pub use edits::{Change, ProductEdit, edits};
 pub use page::{Field, Filter, Order, Place, Slice, count, page};
 
 /// A product that is sold, and how much there is of it.
@@ -52,10 +54,10 @@ impl Product {
 }
 
 /// Who causes a change, and in which trace.
-#[derive(Debug, Clone, Copy)]
-pub struct Cause<'a> {
-    /// Who it is in the ledger.
-    pub actor: &'a str,
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// Who it is in the ledger and in the history of products: an account's id, or a program.
+    pub actor: String,
     /// The trace its events belong to.
     pub trace: Trace,
 }
@@ -138,7 +140,7 @@ pub async fn lock_stock(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option
 ///
 /// # Errors
 /// [`Error::SkuTaken`].
-pub async fn create(conn: &mut PgConnection, draft: Draft, cause: Cause<'_>) -> Result<Product, Error> {
+pub async fn create(conn: &mut PgConnection, draft: Draft, cause: &Cause) -> Result<Product, Error> {
     let drafts = [draft];
     let product = insert(conn, &drafts, cause).await?.pop();
     let [draft] = drafts;
@@ -149,7 +151,7 @@ pub async fn create(conn: &mut PgConnection, draft: Draft, cause: Cause<'_>) -> 
 ///
 /// # Errors
 /// [`Error::SkusTaken`].
-pub async fn import(conn: &mut PgConnection, batch: &Batch, cause: Cause<'_>) -> Result<Vec<Product>, Error> {
+pub async fn import(conn: &mut PgConnection, batch: &Batch, cause: &Cause) -> Result<Vec<Product>, Error> {
     take_turns(conn).await?;
     let products = insert(conn, batch.drafts(), cause).await?;
     if products.len() == batch.drafts().len() {
@@ -174,7 +176,7 @@ pub async fn take_turns(conn: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// Adds the products whose SKU is not taken; the SKUs of the drafts differ.
-async fn insert(conn: &mut PgConnection, drafts: &[Draft], cause: Cause<'_>) -> Result<Vec<Product>, Error> {
+async fn insert(conn: &mut PgConnection, drafts: &[Draft], cause: &Cause) -> Result<Vec<Product>, Error> {
     let columns = draft::Columns::of(drafts);
     let products = sqlx::query_as!(
         Product,
@@ -216,7 +218,7 @@ async fn insert(conn: &mut PgConnection, drafts: &[Draft], cause: Cause<'_>) -> 
     )
     .fetch_all(&mut *conn)
     .await?;
-    tell_changed(conn, &products, cause.trace).await?;
+    tell_changed(conn, &products, Change::Created, cause).await?;
     Ok(products)
 }
 
@@ -229,7 +231,7 @@ pub async fn update(
     id: i64,
     expected_version: i64,
     edit: &Edit,
-    cause: Cause<'_>,
+    cause: &Cause,
 ) -> Result<Product, Error> {
     let Form { sku, name, description, price } = edit.form();
     let updated = sqlx::query_as!(
@@ -267,7 +269,7 @@ pub async fn update(
         }
         Err(error) => return Err(error.into()),
     };
-    tell_changed(conn, std::slice::from_ref(&product), cause.trace).await?;
+    tell_changed(conn, std::slice::from_ref(&product), Change::Edited, cause).await?;
     Ok(product)
 }
 
@@ -275,7 +277,7 @@ pub async fn update(
 ///
 /// # Errors
 /// [`Error::Unknown`], [`Error::Held`].
-pub async fn delete(conn: &mut PgConnection, id: i64, cause: Cause<'_>) -> Result<Product, Error> {
+pub async fn delete(conn: &mut PgConnection, id: i64, cause: &Cause) -> Result<Product, Error> {
     let product = lock_stock(conn, id).await?.ok_or(Error::Unknown(id))?;
     if product.reserved > 0 {
         return Err(Error::Held(Box::new(product)));
@@ -306,6 +308,7 @@ pub async fn delete(conn: &mut PgConnection, id: i64, cause: Cause<'_>) -> Resul
     )
     .fetch_one(&mut *conn)
     .await?;
+    edits::record(conn, std::slice::from_ref(&product), Change::Deleted, cause).await?;
     let event = ProductDeleted {
         product_id: product.id,
         sku: product.sku.clone(),
@@ -317,7 +320,13 @@ pub async fn delete(conn: &mut PgConnection, id: i64, cause: Cause<'_>) -> Resul
     Ok(product)
 }
 
-async fn tell_changed(conn: &mut PgConnection, products: &[Product], trace: Trace) -> Result<(), Error> {
+async fn tell_changed(
+    conn: &mut PgConnection,
+    products: &[Product],
+    change: Change,
+    cause: &Cause,
+) -> Result<(), Error> {
+    edits::record(conn, products, change, cause).await?;
     let events = products.iter().map(|product| {
         let event = ProductChanged {
             product_id: product.id,
@@ -326,7 +335,7 @@ async fn tell_changed(conn: &mut PgConnection, products: &[Product], trace: Trac
             price: product.price,
             version: product.version,
         };
-        Outgoing::of(&event, trace)
+        Outgoing::of(&event, cause.trace)
     });
     let events = events.collect::<serde_json::Result<Vec<_>>>()?;
     Ok(outbox::enqueue(conn, &events).await?)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use auth::config::Trust;
 use boot::config::{Broker, Process, SecretString};
 use boot::database::Bounds;
 use clap::Args;
@@ -48,9 +49,24 @@ pub struct Config {
     #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
     pub inventory_url: String,
 
+    /// Whose tokens are trusted.
+    #[command(flatten)]
+    pub trust: Trust,
+
     /// How orders are taken.
     #[command(flatten)]
     pub shop: Shop,
+}
+
+impl Config {
+    /// See [`boot::demo::refuse`].
+    ///
+    /// # Errors
+    /// When a secret is for development, and this is not.
+    pub fn refuse_demo_secrets(&self) -> anyhow::Result<()> {
+        let secrets = [("ORDERS_DATABASE_URL", &self.database.database_url), ("AMQP_URL", &self.broker.amqp_url)];
+        boot::demo::refuse(self.process.environment, &secrets)
+    }
 }
 
 /// How orders are taken.

@@ -95,6 +95,7 @@ mod tests {
 
     fn order(status: Status) -> Order {
         Order {
+            user_id: None,
             id: "ORD-1".into(),
             status,
             idempotency_key: None,

@@ -19,6 +19,7 @@ pub mod till;
 
 use std::time::Duration;
 
+use auth::Keys;
 use boot::config::ExposeSecret;
 use boot::database::Database;
 use boot::health::Health;
@@ -41,9 +42,10 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the configuration is wrong, the port is taken, a migration fails, or draining takes too long.
+/// When the configuration is wrong or one for development, the port is taken, a migration fails, or draining takes too long.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     boot::telemetry::log(config.process.log_format)?;
+    config.refuse_demo_secrets()?;
     let metrics = boot::telemetry::metrics()?;
     let shutdown = boot::shutdown::on_signal()?;
     start(config, metrics, shutdown).await?.ended.await?
@@ -60,9 +62,11 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.shop.outbox_period_ms));
     let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
+    let keys = Keys::default();
     let routes = graphql::router(database.requests.clone(), &relay, config.shop.clone());
-    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled), metrics);
-    let (pool, inventory_url) = (database.pool.clone(), config.inventory_url);
+    let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
+    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, &keys), metrics);
+    let (pool, inventory_url, trust) = (database.pool.clone(), config.inventory_url, config.trust);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, shop, listening, shutdown } = &worker;
@@ -73,6 +77,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
             catalogue::fill::run(pool, &inventory_url, listening, &filled, shutdown),
             payment::run(pool, relay, shop, shutdown),
             overdue::run(pool, relay, shop, shutdown),
+            trust.follow(&keys, shutdown),
         );
         Ok(())
     };
@@ -95,8 +100,14 @@ pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
     Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)
 }
 
-fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker, filled: &CancellationToken) -> Health {
-    let (database, broker, filled) = (database.clone(), broker.clone(), filled.clone());
+fn health(
+    shutdown: &CancellationToken,
+    database: &Database,
+    broker: &Broker,
+    filled: &CancellationToken,
+    keys: &Keys,
+) -> Health {
+    let (database, broker, filled, keys) = (database.clone(), broker.clone(), filled.clone(), keys.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
@@ -106,4 +117,5 @@ fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker, fi
         .uses("catalogue", move || {
             std::future::ready(if filled.is_cancelled() { Ok(()) } else { Err("not filled yet".to_owned()) })
         })
+        .uses("token-keys", move || std::future::ready(keys.check()))
 }

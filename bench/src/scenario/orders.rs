@@ -29,8 +29,10 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub async fn run(ground: &Ground, effort: Effort) -> Result<Section> {
     let shop = Shop::open(ground).await?;
     let constant = Constant::start(ground)?;
+    let token = shop.token()?;
     let load = |url: &str| Load {
         url: format!("{url}/graphql"),
+        token: token.clone(),
         connections: CUSTOMERS,
         pace: Pace::Answered,
         warm_up: WARM_UP,

@@ -101,7 +101,8 @@ struct Run {
 impl Side {
     async fn ask(&self, length: Duration) -> Result<Measured> {
         let url = self.url.clone();
-        let load = Load { url, connections: CONNECTIONS, pace: Pace::Answered, warm_up: Duration::ZERO, length };
+        let load =
+            Load { url, connections: CONNECTIONS, pace: Pace::Answered, warm_up: Duration::ZERO, length, token: None };
         let pages = Pages;
         load.run(move |number| pages.body(number), move |number, answer| pages.check(number, answer)).await
     }

@@ -19,6 +19,10 @@ pub fn parse<C: Parser>() -> C {
 /// What every service can be told about how it listens, logs and stops.
 #[derive(Debug, Clone, Args)]
 pub struct Process {
+    /// Where it runs: in `development` secrets and accounts that everybody knows are allowed.
+    #[arg(long, env = "ENVIRONMENT", default_value = "production")]
+    pub environment: Environment,
+
     /// The address to listen on.
     #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1")]
     pub bind_address: IpAddr,
@@ -45,6 +49,15 @@ pub struct Broker {
         hide_default_value = true
     )]
     pub amqp_url: SecretString,
+}
+
+/// Where a service runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Environment {
+    /// On a machine where nothing is to be protected.
+    Development,
+    /// Anywhere else.
+    Production,
 }
 
 /// How to write the log.

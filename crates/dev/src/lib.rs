@@ -18,6 +18,7 @@ pub mod queries;
 pub mod tally;
 
 pub mod instance;
+pub mod login;
 pub mod playground;
 pub mod services;
 

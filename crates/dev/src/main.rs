@@ -9,7 +9,7 @@ use dev::check::Selection;
 use dev::progress::Progress;
 use dev::servers;
 use dev::status::Status;
-use dev::{bench, check, install, interrupt, testing, up, workspace};
+use dev::{bench, check, install, interrupt, login, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
@@ -43,7 +43,7 @@ enum Command {
     },
     /// Opens psql on a service's database
     Psql {
-        /// inventory or orders
+        /// inventory, orders or users
         name: String,
         /// Handed on to psql
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -111,7 +111,9 @@ fn running() -> Result<Status> {
 fn print_status(json: bool) -> Result<()> {
     let status = running()?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        let mut object = serde_json::to_value(&status)?;
+        object["admin_token"] = login::admin_token(&status.users)?.into();
+        println!("{}", serde_json::to_string_pretty(&object)?);
     } else {
         println!("{status}");
     }

@@ -20,7 +20,8 @@ pub struct Service {
 }
 
 /// All services, in the order they are started.
-pub const SERVICES: [Service; 2] = [
+pub const SERVICES: [Service; 3] = [
+    Service { name: "users", program: "ms-users", port: 8002 },
     Service { name: "inventory", program: "ms-inventory", port: 8000 },
     Service { name: "orders", program: "ms-orders", port: 8001 },
 ];
@@ -57,11 +58,16 @@ impl Addresses {
         let mut environment = vec![
             ("AMQP_URL".to_owned(), servers.amqp_url.clone()),
             ("BIND_ADDRESS".to_owned(), "127.0.0.1".to_owned()),
+            ("ENVIRONMENT".to_owned(), "development".to_owned()),
+            ("DEMO_ACCOUNTS".to_owned(), "true".to_owned()),
         ];
         for ((service, port), (_, url)) in self.0.iter().zip(self.urls()) {
             let name = service.name.to_uppercase();
             environment.push((service.database_variable(), service.database_url(servers)?));
             environment.push((format!("{name}_PORT"), port.to_string()));
+            if service.name == "users" {
+                environment.push(("JWKS_URL".to_owned(), format!("{url}/.well-known/jwks.json")));
+            }
             environment.push((format!("{name}_URL"), url));
         }
         Ok(environment)

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::login::{self, ACCOUNTS, Account};
 use crate::process_table::Identity;
 use crate::rabbitmq;
 use crate::servers::Servers;
@@ -20,6 +21,8 @@ pub struct Status {
     pub inventory: String,
     /// Base URL of ms-orders.
     pub orders: String,
+    /// Base URL of ms-users.
+    pub users: String,
     /// Base URL of RabbitMQ's management UI, where it is known.
     pub rabbitmq_ui: Option<String>,
     /// AMQP URL.
@@ -40,6 +43,7 @@ impl Status {
         Ok(Self {
             inventory: url("inventory")?,
             orders: url("orders")?,
+            users: url("users")?,
             rabbitmq_ui: servers.rabbitmq_ui.clone(),
             amqp: servers.amqp_url.clone(),
             databases: databases.collect::<Result<_>>()?,
@@ -66,7 +70,7 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, url) in [("inventory", &self.inventory), ("orders", &self.orders)] {
+        for (name, url) in [("inventory", &self.inventory), ("orders", &self.orders), ("users", &self.users)] {
             writeln!(f, "  {name:<11} {url}/graphql   health: {url}/health")?;
         }
         if let Some(ui) = &self.rabbitmq_ui {
@@ -75,7 +79,17 @@ impl fmt::Display for Status {
         writeln!(f, "  {:<11} {}", "AMQP", self.amqp)?;
         let shells: Vec<String> = self.databases.keys().map(|name| format!("cargo dev psql {name}")).collect();
         writeln!(f, "  {:<11} {}", "PostgreSQL", shells.join("   "))?;
-        write!(f, "  {:<11} .dev/up/logs", "logs")
+        writeln!(f, "  {:<11} .dev/up/logs", "logs")?;
+        for Account { role, email, password } in ACCOUNTS {
+            writeln!(f, "  {role:<11} {email} / {password}")?;
+        }
+        write!(f, "  {:<11} ", "token")?;
+        match login::admin_token(&self.users) {
+            Ok(token) => {
+                write!(f, "authorization: Bearer {token}   (ADMIN, 15 minutes; cargo dev status has the next)")
+            }
+            Err(error) => write!(f, "none: {error:#}"),
+        }
     }
 }
 

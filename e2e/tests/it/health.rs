@@ -9,7 +9,7 @@ use dev::{ports, psql, workspace};
 use serde_json::{Value, json};
 
 use crate::service::{Api, becomes, eventually};
-use crate::shop::{CREATE_ORDER, ServerUrls, services, text};
+use crate::shop::{CREATE_ORDER, ServerUrls, Services, services, text};
 
 const BOTH_UP: [&str; 2] = ["up", "up"];
 
@@ -22,9 +22,10 @@ async fn services_start_before_their_servers_and_tell_the_truth_about_them() {
     let servers = ServerUrls {
         inventory_database: &database("inventory"),
         orders_database: &database("orders"),
+        users_database: &database("users"),
         amqp: &format!("amqp://{}:{}@127.0.0.1:{broker_port}/%2f", rabbitmq::USER, rabbitmq::PASSWORD),
     };
-    let (_, mut inventory, mut orders) = services(&servers, &[], &folder);
+    let Services { mut inventory, mut orders, .. } = services(&servers, &[], &folder);
     inventory.spawn();
     orders.spawn();
     // Postgres, then RabbitMQ. Orders can do without the latter.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod load;
+mod rights;
 mod service;
 mod shop;
 

@@ -30,6 +30,8 @@ pub(crate) struct Service {
 pub(crate) struct Api {
     pub(crate) url: String,
     http: Client,
+    /// Of whoever asks.
+    token: String,
 }
 
 impl Deref for Service {
@@ -41,11 +43,28 @@ impl Deref for Service {
 }
 
 impl Service {
-    pub(crate) fn new(program: &'static str, url: &str, folder: &Path, environment: &[(String, String)]) -> Self {
+    /// Not running yet. It is asked with this token.
+    pub(crate) fn new(
+        program: &'static str,
+        url: &str,
+        folder: &Path,
+        environment: &[(String, String)],
+        token: &str,
+    ) -> Self {
         // A connection to a process that was killed since is of no use to the next request.
         let http = Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(DEADLINE).build().unwrap();
-        let api = Api { url: url.to_owned(), http };
+        let api = Api { url: url.to_owned(), http, token: token.to_owned() };
         Self { program, api, folder: folder.into(), environment: environment.to_vec(), instance: None }
+    }
+
+    /// Changes what its next process finds in its environment.
+    pub(crate) fn tell(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Changes the token it is asked with.
+    pub(crate) fn ask_with(&mut self, token: &str) {
+        self.api = self.api.asked_by(token);
     }
 
     /// Starts its process.
@@ -90,6 +109,11 @@ impl Service {
 }
 
 impl Api {
+    /// The same, asked with another token; none if it is empty.
+    pub(crate) fn asked_by(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// What it answers to a GET; `None` where it does not answer at all.
     pub(crate) async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.ok()?;
@@ -108,6 +132,7 @@ impl Api {
     /// A POST of this body to `/graphql`, as JSON.
     pub(crate) async fn post(&self, body: String) -> reqwest::Result<reqwest::Response> {
         let request = self.http.post(format!("{}/graphql", self.url)).header("content-type", "application/json");
+        let request = if self.token.is_empty() { request } else { request.bearer_auth(&self.token) };
         request.body(body).send().await
     }
 

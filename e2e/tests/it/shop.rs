@@ -1,21 +1,28 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use auth::Role;
+use auth::local::LocalIssuer;
+use boot::demo;
 use dev::testing::{Database, Folder, Vhost};
 use dev::{instance, ports};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::service::{PROFILE, Service, eventually};
 
-/// Both services, on databases and a vhost of their own.
+/// All services, on databases and a vhost of their own.
 pub(crate) struct Shop {
+    /// Runs only in a shop [with accounts](Shop::open_with_accounts): the others trust an issuer of the tests.
+    pub(crate) users: Service,
     pub(crate) inventory: Service,
     pub(crate) orders: Service,
     environment: Vec<(String, String)>,
     // Dropped after the services that use them.
     pub(crate) inventory_database: Database,
     orders_database: Database,
+    users_database: Database,
     pub(crate) vhost: Vhost,
     folder: Folder,
 }
@@ -46,19 +53,78 @@ impl Shop {
         shop
     }
 
+    /// All run with these variables in their environment, and the tokens that count are those of ms-users, which has the
+    /// demo accounts. The others are asked with a token of its ADMIN.
+    pub(crate) async fn open_with_accounts(settings: &[(&str, &str)]) -> Self {
+        let mut shop = Self::closed(settings);
+        let keys = format!("{}{}", shop.users.url, auth::keys::PATH);
+        for service in [&mut shop.inventory, &mut shop.orders] {
+            service.tell("JWKS_URL", &keys);
+        }
+        shop.environment.push(("JWKS_URL".to_owned(), keys));
+        for service in [&mut shop.users, &mut shop.inventory, &mut shop.orders] {
+            service.spawn();
+        }
+        for service in [&shop.users, &shop.inventory, &shop.orders] {
+            service.up().await;
+        }
+        let token = shop.login(demo::ADMIN_EMAIL, demo::ADMIN_PASSWORD).await;
+        for service in [&mut shop.users, &mut shop.inventory, &mut shop.orders] {
+            service.ask_with(&token);
+        }
+        shop
+    }
+
+    /// An access token of an account.
+    pub(crate) async fn login(&self, email: &str, password: &str) -> String {
+        let login = "mutation($email: String!, $password: String!) {
+          login(email: $email, password: $password) { accessToken }
+        }";
+        let session = self.users.ask(login, json!({"email": email, "password": password})).await;
+        text(&session["accessToken"])
+    }
+
+    /// Opens the account of a USER, and returns an access token of it.
+    pub(crate) async fn register(&self, email: &str) -> String {
+        let register = "mutation($email: String!, $password: String!) {
+          register(email: $email, password: $password) { accessToken }
+        }";
+        let account = json!({"email": email, "password": "correct horse battery"});
+        text(&self.users.ask(register, account).await["accessToken"])
+    }
+
+    /// Has the ADMIN disable an account.
+    pub(crate) async fn disable(&self, email: &str) {
+        let users = "query($email: String) { users(search: $email) { nodes { id } } }";
+        let found = self.users.ask(users, json!({"email": email})).await;
+        let disable = "mutation($id: ID!) { disableUser(userId: $id) { id } }";
+        self.users.ask(disable, json!({"id": found["nodes"][0]["id"]})).await;
+    }
+
     /// Nothing runs yet.
     pub(crate) fn closed(settings: &[(&str, &str)]) -> Self {
-        let (inventory_database, orders_database) =
-            (Database::create("inventory").unwrap(), Database::create("orders").unwrap());
+        let [inventory_database, orders_database, users_database] =
+            ["inventory", "orders", "users"].map(|name| Database::create(name).unwrap());
         let vhost = Vhost::create().unwrap();
         let servers = ServerUrls {
             inventory_database: inventory_database.url(),
             orders_database: orders_database.url(),
+            users_database: users_database.url(),
             amqp: vhost.amqp_url(),
         };
         let folder = Folder::create("e2e").unwrap();
-        let (environment, inventory, orders) = services(&servers, settings, &folder);
-        Self { inventory, orders, environment, inventory_database, orders_database, vhost, folder }
+        let Services { environment, inventory, orders, users } = services(&servers, settings, &folder);
+        Self {
+            users,
+            inventory,
+            orders,
+            environment,
+            inventory_database,
+            orders_database,
+            users_database,
+            vhost,
+            folder,
+        }
     }
 
     /// Runs one of the programs to its end, with the environment of the services.
@@ -86,6 +152,11 @@ impl Shop {
         PgPool::connect(self.orders_database.url()).await.unwrap()
     }
 
+    /// Direct access to what ms-users knows.
+    pub(crate) async fn users_pool(&self) -> PgPool {
+        PgPool::connect(self.users_database.url()).await.unwrap()
+    }
+
     /// A new product, of which orders has heard; its id.
     pub(crate) async fn product(&self, price: &str, on_hand: i64) -> String {
         let id = self.unannounced_product(price, on_hand).await;
@@ -96,7 +167,7 @@ impl Shop {
     /// A new product; its id.
     pub(crate) async fn unannounced_product(&self, price: &str, on_hand: i64) -> String {
         let create = "mutation($input: ProductInput!) { createProduct(input: $input) { id } }";
-        let sku = uuid::Uuid::now_v7().to_string();
+        let sku = Uuid::now_v7().to_string();
         let input = json!({"sku": sku, "name": "Thing", "price": price, "onHand": on_hand});
         text(&self.inventory.ask(create, json!({"input": input})).await["id"])
     }
@@ -159,25 +230,38 @@ const HOLD: &str = "query($orderId: ID!) {
   }
 }";
 
-/// Where the servers of both services are.
+/// Where the servers of the services are.
 pub(crate) struct ServerUrls<'a> {
     pub(crate) inventory_database: &'a str,
     pub(crate) orders_database: &'a str,
+    pub(crate) users_database: &'a str,
     pub(crate) amqp: &'a str,
 }
 
-/// Both services, not running, and the environment they and the programs beside them get.
-pub(crate) fn services(
-    servers: &ServerUrls<'_>,
-    settings: &[(&str, &str)],
-    folder: &Folder,
-) -> (Vec<(String, String)>, Service, Service) {
-    let [inventory_port, orders_port] = [ports::any().unwrap(), ports::any().unwrap()];
+/// All services, and the environment they and the programs beside them get.
+pub(crate) struct Services {
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) inventory: Service,
+    pub(crate) orders: Service,
+    pub(crate) users: Service,
+}
+
+/// The services, not running, asked by an ADMIN of an issuer that has its keys in `folder`.
+pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], folder: &Folder) -> Services {
+    let issuer = LocalIssuer::create(folder.path()).unwrap();
+    let token = issuer.token(Uuid::from_u128(1), Role::Admin).unwrap();
+    let [inventory_port, orders_port, users_port] = [0; 3].map(|_| ports::any().unwrap());
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let own = [
         ("AMQP_URL", servers.amqp.to_owned()),
         ("INVENTORY_DATABASE_URL", servers.inventory_database.to_owned()),
         ("ORDERS_DATABASE_URL", servers.orders_database.to_owned()),
+        ("USERS_DATABASE_URL", servers.users_database.to_owned()),
+        ("ENVIRONMENT", "development".to_owned()),
+        ("DEMO_ACCOUNTS", "true".to_owned()),
+        ("JWKS_URL", issuer.jwks_url().to_owned()),
+        ("USERS_PORT", users_port.to_string()),
+        ("USERS_URL", url(users_port)),
         ("INVENTORY_PORT", inventory_port.to_string()),
         ("ORDERS_PORT", orders_port.to_string()),
         ("INVENTORY_URL", url(inventory_port)),
@@ -187,9 +271,11 @@ pub(crate) fn services(
     let own = own.map(|(name, value)| (name.to_owned(), value));
     let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Vec<_> = own.into_iter().chain(settings).collect();
-    let inventory = Service::new("ms-inventory", &url(inventory_port), folder.path(), &environment);
-    let orders = Service::new("ms-orders", &url(orders_port), folder.path(), &environment);
-    (environment, inventory, orders)
+    let service = |program, port| Service::new(program, &url(port), folder.path(), &environment, &token);
+    let inventory = service("ms-inventory", inventory_port);
+    let orders = service("ms-orders", orders_port);
+    let users = service("ms-users", users_port);
+    Services { environment, inventory, orders, users }
 }
 
 /// Runs one of the programs to its end.

@@ -36,7 +36,7 @@ async fn seed_data_again_changes_nothing() {
 
 #[tokio::test]
 async fn customers_order_pay_cancel_and_are_refunded_until_all_orders_have_ended() {
-    let shop = Shop::open_with(&[("PAYMENT_DELAY_SECONDS", "0"), ("PAYMENT_PERIOD_MS", "50")]).await;
+    let shop = Shop::open_with_accounts(&[("PAYMENT_DELAY_SECONDS", "0"), ("PAYMENT_PERIOD_MS", "50")]).await;
     shop.product("1.00", 100).await;
     let placed = shop.run("place-orders", &["--customers", "5", "--orders", "30"]);
     assert!(placed.status.success(), "{}", printed(&placed));

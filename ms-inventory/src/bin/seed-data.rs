@@ -74,8 +74,8 @@ async fn add_missing(conn: &mut PgConnection) -> anyhow::Result<usize> {
     let Ok(batch) = Batch::of(missing.map(draft)) else {
         bail!("a sample breaks the rules of the catalogue");
     };
-    let cause = Cause { actor: "seed", trace: Trace::start() };
-    let added = product::import(conn, &batch, cause).await.context("cannot add the samples")?;
+    let cause = Cause { actor: "seed".to_owned(), trace: Trace::start() };
+    let added = product::import(conn, &batch, &cause).await.context("cannot add the samples")?;
     Ok(added.len())
 }
 

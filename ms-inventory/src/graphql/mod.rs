@@ -4,6 +4,7 @@
 //! the function that has the SQL.
 
 mod connection;
+mod edit;
 mod error;
 mod hold;
 mod loader;

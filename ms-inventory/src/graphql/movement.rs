@@ -44,7 +44,7 @@ impl Movement {
         &self.0.note
     }
 
-    /// Who caused it.
+    /// Who caused it: an account's id, or the program that did it, such as `seed`.
     async fn actor(&self) -> &str {
         &self.0.actor
     }

@@ -2,6 +2,7 @@
 
 use ::graphql::{Id, Refusal};
 use async_graphql::{Context, Object};
+use auth::guard::caller;
 use messaging::Trace;
 use messaging::outbox::Relay;
 use sqlx::{PgPool, Postgres, Transaction};
@@ -12,9 +13,6 @@ use super::product::{Product, ProductInput, UpdateProductInput};
 use crate::ledger;
 use crate::product::{self, Batch, Cause, MAX_BATCH_ROWS};
 
-/// Who changes stock, in the ledger, as long as it is not asked who a client is.
-const ACTOR: &str = "graphql";
-
 /// What a change costs among the complexity of a request: a request holds a few dozen.
 const CHANGE_COST: usize = 500;
 
@@ -22,11 +20,11 @@ const CHANGE_COST: usize = 500;
 #[derive(Debug)]
 pub struct Mutation;
 
-/// What can be changed in inventory. Each mutation happens as a whole or not at all.
+/// What can be changed in inventory. Each mutation happens as a whole or not at all, and needs the role ADMIN.
 #[Object]
 impl Mutation {
     /// Adds a product to the catalogue. CONFLICT if its SKU is taken.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    #[graphql(guard = "auth::guard::admin", complexity = "CHANGE_COST + child_complexity")]
     async fn create_product(
         &self,
         ctx: &Context<'_>,
@@ -34,14 +32,14 @@ impl Mutation {
     ) -> Result<Product> {
         let draft = input.draft().map_err(invalid)?;
         let mut tx = begin(ctx).await?;
-        let product = product::create(&mut tx, draft, cause(ctx)?).await?;
+        let product = product::create(&mut tx, draft, &cause(ctx)?).await?;
         commit(ctx, tx).await?;
         Ok(Product(product))
     }
 
     /// Edits a product. NOT_FOUND if there is none; CONFLICT if somebody else has edited it since, with what it is now
     /// in `extensions.current`, or if the new SKU is taken.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    #[graphql(guard = "auth::guard::admin", complexity = "CHANGE_COST + child_complexity")]
     async fn update_product(
         &self,
         ctx: &Context<'_>,
@@ -51,7 +49,7 @@ impl Mutation {
         let expected_version = input.expected_version.into();
         let edit = input.edit().map_err(invalid)?;
         let mut tx = begin(ctx).await?;
-        let product = product::update(&mut tx, id.0, expected_version, &edit, cause(ctx)?).await?;
+        let product = product::update(&mut tx, id.0, expected_version, &edit, &cause(ctx)?).await?;
         commit(ctx, tx).await?;
         Ok(Product(product))
     }
@@ -59,14 +57,14 @@ impl Mutation {
     /// Takes a product out of the catalogue, with what is left of its stock, and returns it without any. Its movements
     /// and holds stay, and its SKU is free again. NOT_FOUND if there is none; CONFLICT while any of it is held for
     /// orders.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    #[graphql(guard = "auth::guard::admin", complexity = "CHANGE_COST + child_complexity")]
     async fn delete_product(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The product's id.")] id: Id,
     ) -> Result<Product> {
         let mut tx = begin(ctx).await?;
-        let product = product::delete(&mut tx, id.0, cause(ctx)?).await?;
+        let product = product::delete(&mut tx, id.0, &cause(ctx)?).await?;
         commit(ctx, tx).await?;
         Ok(Product(product))
     }
@@ -75,14 +73,14 @@ impl Mutation {
     /// no such product; CONFLICT if there is not what was expected, if fewer would be left than are held for orders
     /// (`extensions.constraint` is then `no_oversell`), or if the idempotency key was used for something else.
     /// `extensions.current` tells the levels.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    #[graphql(guard = "auth::guard::admin", complexity = "CHANGE_COST + child_complexity")]
     async fn adjust_stock(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The adjustment.")] input: AdjustStockInput,
     ) -> Result<Product> {
         let mut tx = begin(ctx).await?;
-        let product = ledger::adjust(&mut tx, &input.into(), cause(ctx)?).await?;
+        let product = ledger::adjust(&mut tx, &input.into(), &cause(ctx)?).await?;
         commit(ctx, tx).await?;
         Ok(Product(product))
     }
@@ -90,7 +88,7 @@ impl Mutation {
     /// Adds up to 10000 products, all or none, and returns them in the same order. What is wrong with them is listed in
     /// `extensions.rows` as `{row, field, message}`, rows counted from 0, at most 100 entries: INVALID for what is
     /// wrong by itself, CONFLICT for SKUs that are taken.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    #[graphql(guard = "auth::guard::admin", complexity = "CHANGE_COST + child_complexity")]
     async fn import_products(
         &self,
         ctx: &Context<'_>,
@@ -102,7 +100,7 @@ impl Mutation {
         }
         let batch = Batch::of(inputs.into_iter().map(ProductInput::draft)).map_err(invalid_rows)?;
         let mut tx = begin(ctx).await?;
-        let products = product::import(&mut tx, &batch, cause(ctx)?).await?;
+        let products = product::import(&mut tx, &batch, &cause(ctx)?).await?;
         commit(ctx, tx).await?;
         Ok(products.into_iter().map(Product).collect())
     }
@@ -119,6 +117,6 @@ async fn commit(ctx: &Context<'_>, tx: Transaction<'static, Postgres>) -> Result
 }
 
 /// The events of a change belong to the trace of the request that asked for it.
-fn cause(ctx: &Context<'_>) -> Result<Cause<'static>> {
-    Ok(Cause { actor: ACTOR, trace: *ctx.data::<Trace>()? })
+fn cause(ctx: &Context<'_>) -> Result<Cause> {
+    Ok(Cause { actor: caller(ctx)?.user_id.to_string(), trace: *ctx.data::<Trace>()? })
 }

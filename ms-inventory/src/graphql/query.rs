@@ -7,6 +7,7 @@ use async_graphql::{Context, ID, Object};
 use chrono::{DateTime, Utc};
 
 use super::connection::connection;
+use super::edit::ProductEdit;
 use super::error::Result;
 use super::hold::{Hold, HoldStatus};
 use super::movement::Movement;
@@ -77,7 +78,8 @@ impl Query {
         Ok(page.connection_with(products, place, |product| Ready(Product(product)), ProductTotals { filter }))
     }
 
-    /// What is held for an order; null if the order never came here.
+    /// What is held for an order; null if the order never came here. Needs the role ADMIN.
+    #[graphql(guard = "auth::guard::admin")]
     async fn hold(
         &self,
         ctx: &Context<'_>,
@@ -88,8 +90,8 @@ impl Query {
         Ok(read::find(&mut conn, &order_id).await?.map(Hold))
     }
 
-    /// What is or was held for orders, the newest first, page by page.
-    #[graphql(complexity = "PAGE.cost(first, None, child_complexity)")]
+    /// What is or was held for orders, the newest first, page by page. Needs the role ADMIN.
+    #[graphql(guard = "auth::guard::admin", complexity = "PAGE.cost(first, None, child_complexity)")]
     async fn holds(
         &self,
         ctx: &Context<'_>,
@@ -106,8 +108,9 @@ impl Query {
         Ok(page.connection_with(holds, place, Hold, EmptyFields))
     }
 
-    /// How stock came and went, the newest first, page by page. Movements of deleted products stay.
-    #[graphql(complexity = "PAGE.cost(first, None, child_complexity)")]
+    /// How stock came and went, the newest first, page by page. Movements of deleted products stay. Needs
+    /// the role ADMIN.
+    #[graphql(guard = "auth::guard::admin", complexity = "PAGE.cost(first, None, child_complexity)")]
     async fn movements(
         &self,
         ctx: &Context<'_>,
@@ -120,6 +123,21 @@ impl Query {
         let product_id = product_id.map(|id| id.0);
         let movements = ledger::page(&mut conn, product_id, page.after, page.fetch()).await?;
         Ok(page.connection(movements, |movement| movement.id, Movement))
+    }
+
+    /// Who changed which product, and to what, the newest first, page by page. Needs the role ADMIN.
+    #[graphql(guard = "auth::guard::admin", complexity = "PAGE.cost(first, None, child_complexity)")]
+    async fn product_edits(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only of this product.")] product_id: Option<Id>,
+        #[graphql(desc = "So many, at most 100. 20 if left out.")] first: Option<i32>,
+        #[graphql(desc = "Only those that come after this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Cursor<i64>, ProductEdit>> {
+        let page = Page::parse(first, after, None, None, PAGE)?;
+        let mut conn = connection(ctx).await?;
+        let edits = product::edits(&mut conn, product_id.map(|id| id.0), page.after, page.fetch()).await?;
+        Ok(page.connection(edits, |edit| edit.id, ProductEdit))
     }
 }
 

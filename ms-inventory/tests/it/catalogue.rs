@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, PRODUCT, nodes};
 use crate::holds::cancel;
-use crate::world::World;
+use crate::world::{ADMIN, World};
 
 fn kettle() -> Value {
     json!({ "sku": "KETTLE-1", "name": "Kettle", "description": "Boils.", "price": "39.9", "onHand": 5 })
@@ -40,7 +40,7 @@ async fn a_product_is_created_with_its_stock() {
     assert_eq!(api.ask(&by_sku, json!({})).await, created);
     let movements =
         api.ask("{ movements { nodes { productId quantity reason note actor orderId } } }", json!({})).await;
-    let received = json!({ "productId": created["id"], "quantity": 5, "reason": "RECEIVED", "note": "", "actor": "graphql", "orderId": null });
+    let received = json!({ "productId": created["id"], "quantity": 5, "reason": "RECEIVED", "note": "", "actor": ADMIN.to_string(), "orderId": null });
     assert_eq!(movements["nodes"], json!([received]));
     let changed = json!({ "event": "ProductChanged", "product_id": id(&created), "sku": "KETTLE-1", "name": "Kettle", "price": "39.90", "version": 1 });
     assert_eq!(world.told().await, [changed]);

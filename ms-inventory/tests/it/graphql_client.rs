@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use auth::Role;
 use messaging::outbox::Relay;
 use ms_inventory::graphql;
 use ms_inventory::hold::{Answer, Order};
@@ -10,7 +11,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use crate::world::{World, items, order_id};
+use crate::world::{ADMIN, ISSUER, World, items, order_id};
 
 /// All fields of a product.
 pub(crate) const PRODUCT: &str = "id sku name description price onHand reserved available version createdAt updatedAt";
@@ -20,6 +21,7 @@ pub(crate) const PRODUCT: &str = "id sku name description price onHand reserved 
 pub(crate) struct Api {
     url: String,
     http: Client,
+    token: String,
 }
 
 /// Serves for as long as it is not dropped.
@@ -47,15 +49,16 @@ impl Api {
         let relay = Relay::new(pool.clone(), Duration::from_secs(60));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/graphql", listener.local_addr().unwrap());
-        let router = graphql::router(pool.clone(), relay);
+        let router = auth::bearer::identified(graphql::router(pool.clone(), relay), ISSUER.verifier().unwrap());
+        let token = ISSUER.token(ADMIN, Role::Admin).unwrap();
         let server = tokio::spawn(async { axum::serve(listener, router).await }).abort_handle();
-        Served { api: Self { url, http: Client::new() }, server }
+        Served { api: Self { url, http: Client::new(), token }, server }
     }
 
     /// What the server answers to the whole request.
     pub(crate) async fn send(&self, query: &str, variables: Value) -> Value {
         let request = self.http.post(&self.url).json(&json!({ "query": query, "variables": variables }));
-        request.send().await.unwrap().json().await.unwrap()
+        request.bearer_auth(&self.token).send().await.unwrap().json().await.unwrap()
     }
 
     /// The one field of a request that succeeds.

@@ -5,7 +5,7 @@ use ms_inventory::stock::Level;
 use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, nodes};
-use crate::world::World;
+use crate::world::{ADMIN, World};
 
 const ADJUST: &str =
     "mutation($input: AdjustStockInput!) { adjustStock(input: $input) { id onHand reserved available version } }";
@@ -38,11 +38,11 @@ async fn stock_is_adjusted_and_booked() {
     let product = json!({ "id": id.to_string() });
     assert_eq!(
         booked[0],
-        json!({ "quantity": -15, "reason": "ADJUSTED", "note": "", "actor": "graphql", "product": product })
+        json!({ "quantity": -15, "reason": "ADJUSTED", "note": "", "actor": ADMIN.to_string(), "product": product })
     );
     assert_eq!(
         booked[1],
-        json!({ "quantity": 5, "reason": "ADJUSTED", "note": "delivery 🚚 4711", "actor": "graphql", "product": product })
+        json!({ "quantity": 5, "reason": "ADJUSTED", "note": "delivery 🚚 4711", "actor": ADMIN.to_string(), "product": product })
     );
     world.assert_adds_up().await;
 }

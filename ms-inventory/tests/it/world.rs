@@ -1,10 +1,11 @@
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
+use auth::local::LocalIssuer;
 use boot::database::Bounds;
 use clap::Parser;
-use dev::testing::{Database, Vhost};
+use dev::testing::{Database, Folder, Vhost};
 use events::{Item, OrderId};
 use metrics_exporter_prometheus::PrometheusHandle;
 use ms_inventory::config::Config;
@@ -14,9 +15,19 @@ use ms_inventory::{MIGRATIONS, doctor};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Whom the instances of these tests trust. Its folder goes with all the others of a test run.
+pub(crate) static ISSUER: LazyLock<LocalIssuer> = LazyLock::new(|| {
+    let folder = std::mem::ManuallyDrop::new(Folder::create("keys").unwrap());
+    LocalIssuer::create(folder.path()).unwrap()
+});
+
+/// Who asks where a test does not say.
+pub(crate) const ADMIN: Uuid = Uuid::from_u128(1);
 
 /// A database of its own, migrated.
 pub(crate) struct World {
@@ -114,7 +125,8 @@ impl Instance {
             config: Config,
         }
         let fixed = ["ms-inventory", "--port", "0", "--database-url", database_url, "--amqp-url", amqp_url];
-        let cli = Cli::parse_from(fixed.iter().chain(args));
+        let trust = ["--jwks-url", ISSUER.jwks_url()];
+        let cli = Cli::parse_from(fixed.iter().chain(&trust).chain(args));
         let shutdown = CancellationToken::new();
         let running = ms_inventory::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
         Self { url: format!("http://{}", running.address), shutdown, ended: running.ended }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use boot::config::parse;
+use boot::demo;
 use clap::Parser;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -19,6 +20,26 @@ struct Cli {
     /// Where orders are placed.
     #[arg(long, env = "ORDERS_URL", default_value = "http://127.0.0.1:8001")]
     orders_url: String,
+
+    /// Where the customers, and the ADMIN who refunds them, log in.
+    #[arg(long, env = "USERS_URL", default_value = "http://127.0.0.1:8002")]
+    users_url: String,
+
+    /// The customers' account: they share one.
+    #[arg(long, env = "CUSTOMER_EMAIL", default_value = demo::USER_EMAIL)]
+    customer_email: String,
+
+    /// Its password.
+    #[arg(long, env = "CUSTOMER_PASSWORD", default_value = demo::USER_PASSWORD, hide_env_values = true)]
+    customer_password: String,
+
+    /// The account that refunds.
+    #[arg(long, env = "ADMIN_EMAIL", default_value = demo::ADMIN_EMAIL)]
+    admin_email: String,
+
+    /// Its password.
+    #[arg(long, env = "ADMIN_PASSWORD", default_value = demo::ADMIN_PASSWORD, hide_env_values = true)]
+    admin_password: String,
 
     /// Where to look for products.
     #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
@@ -67,7 +88,10 @@ const STATES: [&str; 5] = ["PENDING", "CONFIRMED", "COMPLETED", "REFUNDED", "CAN
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = parse::<Cli>();
-    let shop = Shop { client: reqwest::Client::new(), cli: cli.clone() };
+    let client = reqwest::Client::new();
+    let customer = login(&client, &cli.users_url, &cli.customer_email, &cli.customer_password).await?;
+    let admin = login(&client, &cli.users_url, &cli.admin_email, &cli.admin_password).await?;
+    let shop = Shop { client, customer, admin, cli: cli.clone() };
     let products = shop.products().await?;
     let begun = Instant::now();
     let (told, mut changes) = unbounded_channel();
@@ -121,6 +145,9 @@ enum Change {
 #[derive(Clone)]
 struct Shop {
     client: reqwest::Client,
+    /// Access tokens. They are valid for longer than all of it takes.
+    customer: String,
+    admin: String,
     cli: Cli,
 }
 
@@ -166,7 +193,8 @@ impl Shop {
     /// Cancels or refunds an order. That it is something else by now is no fault.
     async fn end(&self, mutation: &str, id: &str) -> anyhow::Result<()> {
         let end = format!("mutation($id: ID!) {{ {mutation}(id: $id, reason: \"place-orders\") {{ status }} }}");
-        let answer = self.send(&end, json!({"id": id})).await?;
+        let token = if mutation == "refundOrder" { &self.admin } else { &self.customer };
+        let answer = self.send(token, &end, json!({"id": id})).await?;
         let error = &answer["errors"][0];
         ensure!(error.is_null() || error["extensions"]["code"] == "CONFLICT", "refused: {}", error["message"]);
         Ok(())
@@ -195,17 +223,29 @@ impl Shop {
     }
 
     async fn ask(&self, query: &str, variables: Value) -> anyhow::Result<Value> {
-        let mut answer = self.send(query, variables).await?;
+        let mut answer = self.send(&self.customer, query, variables).await?;
         ensure!(answer["errors"].is_null(), "refused: {}", answer["errors"][0]["message"]);
         Ok(answer["data"].take())
     }
 
-    async fn send(&self, query: &str, variables: Value) -> anyhow::Result<Value> {
+    async fn send(&self, token: &str, query: &str, variables: Value) -> anyhow::Result<Value> {
         let url = format!("{}/graphql", self.cli.orders_url);
         let request = json!({"query": query, "variables": variables});
-        let asked = self.client.post(&url).json(&request).timeout(Duration::from_secs(30)).send().await;
-        Ok(asked.with_context(|| format!("cannot ask {url}"))?.json().await?)
+        let request = self.client.post(&url).bearer_auth(token).json(&request).timeout(Duration::from_secs(30));
+        Ok(request.send().await.with_context(|| format!("cannot ask {url}"))?.json().await?)
     }
+}
+
+/// An access token of an account.
+async fn login(client: &reqwest::Client, users_url: &str, email: &str, password: &str) -> anyhow::Result<String> {
+    let url = format!("{users_url}/graphql");
+    let query =
+        "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { accessToken } }";
+    let request = json!({"query": query, "variables": {"email": email, "password": password}});
+    let asked = client.post(&url).json(&request).timeout(Duration::from_secs(30)).send().await;
+    let answer: Value = asked.with_context(|| format!("cannot ask {url}"))?.json().await?;
+    let token = answer["data"]["login"]["accessToken"].as_str();
+    Ok(token.with_context(|| format!("{email} cannot log in: {answer}"))?.to_owned())
 }
 
 /// How many orders are in which state: drawn over itself on a terminal, and into a file a line for each change.

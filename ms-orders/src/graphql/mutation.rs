@@ -1,4 +1,5 @@
 use async_graphql::{Context, ID, InputObject, Object, Result};
+use auth::guard::caller;
 use events::OrderId;
 use graphql::{Refusal, text};
 use messaging::Trace;
@@ -31,7 +32,8 @@ pub struct Mutation;
 struct CreateOrderInput {
     /// What it is for: 1 to 1 000 items. Items of the same product count as their sum.
     items: Vec<ItemInput>,
-    /// A text of the client's own, 1 to 255 characters, that names this request. The same key with the same order
+    /// A text of the client's own, 1 to 255 characters, that names this request among those of the same account. The same
+    /// key with the same order
     /// again gets the order that was placed the first time, so a request whose answer was lost can be sent again;
     /// with another order it is a CONFLICT. Without a key, each request places an order.
     idempotency_key: Option<String>,
@@ -50,8 +52,8 @@ impl Mutation {
     /// inventory is back, it is CONFIRMED, its stock held, or CANCELLED. Once confirmed it is paid, and COMPLETED.
     ///
     /// Refused as NOT_FOUND, with `extensions.productIds`, where products are not sold; as INVALID where a quantity is
-    /// not between 1 and 1 000 000, or the total is beyond 9 999 999 999.99.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    /// not between 1 and 1 000 000, or the total is beyond 9 999 999 999.99. For everybody who has signed in.
+    #[graphql(guard = "auth::guard::user", complexity = "CHANGE_COST + child_complexity")]
     async fn create_order(
         &self,
         ctx: &Context<'_>,
@@ -59,6 +61,7 @@ impl Mutation {
     ) -> Result<Order> {
         let new = NewOrder {
             id: order::new_id(Uuid::now_v7())?,
+            user_id: caller(ctx)?.user_id,
             basket: basket(&input.items)?,
             idempotency_key: input.idempotency_key.map(idempotency_key).transpose()?,
             payment_reference: input.payment_reference.map(payment_reference).transpose()?,
@@ -69,8 +72,9 @@ impl Mutation {
     }
 
     /// Cancels an order that is PENDING or CONFIRMED: its stock is released, and a payment that is on its way is given
-    /// back. CONFLICT, with `extensions.status`, if it is anything else by now; NOT_FOUND if there is none.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    /// back. CONFLICT, with `extensions.status`, if it is anything else by now; NOT_FOUND if there is none, or it is
+    /// somebody else's and the caller no ADMIN.
+    #[graphql(guard = "auth::guard::user", complexity = "CHANGE_COST + child_complexity")]
     async fn cancel_order(
         &self,
         ctx: &Context<'_>,
@@ -83,8 +87,8 @@ impl Mutation {
     }
 
     /// Gives the payment of a COMPLETED order back, all of it. CONFLICT, with `extensions.status`, if the order is anything
-    /// else; NOT_FOUND if there is none.
-    #[graphql(complexity = "CHANGE_COST + child_complexity")]
+    /// else; NOT_FOUND if there is none. Needs the role ADMIN.
+    #[graphql(guard = "auth::guard::admin", complexity = "CHANGE_COST + child_complexity")]
     async fn refund_order(
         &self,
         ctx: &Context<'_>,
@@ -106,6 +110,7 @@ async fn end(ctx: &Context<'_>, id: ID, operation: Operation, reason: String, ke
     }
     let unknown = |_| not_ended(EndError::Unknown(id.to_string()));
     let request = EndRequest {
+        caller: caller(ctx)?,
         order_id: OrderId::try_from(id.to_string()).map_err(unknown)?,
         operation,
         reason,

@@ -1,9 +1,12 @@
 use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
+use auth::Role;
+use auth::guard::caller;
 use events::OrderId;
 use graphql::Refusal;
 use graphql::page::{Cursor, Page, PageSize};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::error::refused;
 use super::types::{Count, ItemInput, Order, OrderStatus, Quote, basket};
@@ -22,39 +25,48 @@ pub struct Query;
 /// What can be asked.
 #[Object]
 impl Query {
-    /// An order by its id; null where there is none.
+    /// An order by its id; null where there is none, or it is somebody else's and the caller no ADMIN.
+    #[graphql(guard = "auth::guard::user")]
     async fn order(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The order's id, such as `ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV`.")] id: ID,
     ) -> Result<Option<Order>> {
         let mut conn = ctx.data::<PgPool>()?.acquire().await?;
-        Ok(order::find(&mut conn, &id).await?.map(Order))
+        let caller = caller(ctx)?;
+        let order = order::find(&mut conn, &id).await?;
+        Ok(order.filter(|order| caller.may_see(order.user_id)).map(Order))
     }
 
-    /// The orders, newest first.
-    #[graphql(complexity = "PageSize::default().cost(first, None, child_complexity)")]
+    /// The orders of the caller, newest first; to an ADMIN, those of everybody.
+    #[graphql(guard = "auth::guard::user", complexity = "PageSize::default().cost(first, None, child_complexity)")]
     async fn orders(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "How many: 20 if not said, and at most 100.")] first: Option<i32>,
         #[graphql(desc = "The cursor of the order they follow.")] after: Option<String>,
         #[graphql(desc = "Only those that are this.")] status: Option<OrderStatus>,
+        #[graphql(desc = "Only those of this account. FORBIDDEN if it is another's and the caller no ADMIN.")] user_id: Option<Uuid>,
     ) -> Result<Connection<Cursor<OrderId>, Order, Count>> {
         // A cursor of an order id: what else it is made of is refused, before it reaches the database.
         let page = Page::<OrderId>::parse(first, after, None, None, PageSize::default())?;
-        let status = status.map(Into::into);
+        let caller = caller(ctx)?;
+        if user_id.is_some_and(|user_id| !caller.may_see(Some(user_id))) {
+            return Err(Refusal::forbidden("the orders of others need the role ADMIN").with("field", "userId").into());
+        }
+        let user_id = if caller.role == Role::Admin { user_id } else { Some(caller.user_id) };
+        let filter = order::Filter { user_id, status: status.map(Into::into) };
         let mut conn = ctx.data::<PgPool>()?.acquire().await?;
         let before = page.after.as_ref().map(OrderId::as_str);
-        let rows = order::page(&mut conn, status, before, page.fetch()).await?;
+        let rows = order::page(&mut conn, filter, before, page.fetch()).await?;
         let rows: Vec<(OrderId, order::Order)> =
             rows.into_iter().map(|row| Ok((OrderId::try_from(row.id.clone())?, row))).collect::<Result<_>>()?;
-        Ok(page.connection_with(rows, |(id, _)| id.clone(), |(_, row)| Order(row), Count(status)))
+        Ok(page.connection_with(rows, |(id, _)| id.clone(), |(_, row)| Order(row), Count(filter)))
     }
 
     /// Orders for which something has been outstanding for longer than it should: an answer of inventory, a payment, or its
-    /// return. The oldest first, at most 100. `explain` says what each waits for.
-    #[graphql(complexity = "1 + MAX_STUCK * child_complexity")]
+    /// return. The oldest first, at most 100. `explain` says what each waits for. Needs the role ADMIN.
+    #[graphql(guard = "auth::guard::admin", complexity = "1 + MAX_STUCK * child_complexity")]
     async fn stuck_orders(
         &self,
         ctx: &Context<'_>,

@@ -88,6 +88,11 @@ impl Order {
         ID::from(&self.0.id)
     }
 
+    /// The account that placed it; null where that was before there were accounts.
+    async fn user_id(&self) -> Option<ID> {
+        self.0.user_id.map(ID::from)
+    }
+
     /// What it is.
     async fn status(&self) -> OrderStatus {
         self.0.status.into()
@@ -273,6 +278,11 @@ impl Step {
         &self.0.cause
     }
 
+    /// Who did it, by their account. Null where an event, the payment or the time did.
+    async fn actor_id(&self) -> Option<ID> {
+        self.0.actor_id.map(ID::from)
+    }
+
     /// The id of the message that told of it, or else of the one that tells of it.
     async fn message_id(&self) -> Option<&str> {
         self.0.message_id.as_deref()
@@ -351,7 +361,7 @@ impl QuoteItem<'_> {
     }
 }
 
-pub(super) struct Count(pub(super) Option<Status>);
+pub(super) struct Count(pub(super) order::Filter);
 
 /// What a list of orders tells beside its page.
 #[Object]

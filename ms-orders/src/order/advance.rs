@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use sqlx::PgConnection;
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use self::store::{lock, update};
 use super::{Shortage, items};
@@ -40,11 +41,15 @@ pub enum What {
     Declined,
     /// Somebody cancels it.
     Cancelled {
+        /// Who, by their account.
+        by: Uuid,
         /// Why, for people.
         reason: String,
     },
     /// Somebody has its payment given back.
     Refunded {
+        /// Who, by their account.
+        by: Uuid,
         /// Why, for people.
         reason: String,
         /// Whether the goods come back.
@@ -177,8 +182,8 @@ impl Advancing {
                 self.declined = true;
                 self.reason = Some("The payment was declined".to_owned());
             }
-            What::Cancelled { reason } => self.reason = Some(reason.clone()),
-            What::Refunded { reason, restock } => {
+            What::Cancelled { reason, .. } => self.reason = Some(reason.clone()),
+            What::Refunded { reason, restock, .. } => {
                 self.reason = Some(reason.clone());
                 self.restock = *restock;
                 // Goods that stay away must have been sold before.
@@ -237,6 +242,14 @@ impl Step<'_> {
             What::Declined => "declined",
             What::Cancelled { .. } => "cancelOrder",
             What::Refunded { .. } => "refundOrder",
+        }
+    }
+
+    /// Who did it.
+    fn actor_id(&self) -> Option<Uuid> {
+        match self.news.what {
+            What::Cancelled { by, .. } | What::Refunded { by, .. } => Some(by),
+            _ => None,
         }
     }
 

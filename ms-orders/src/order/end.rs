@@ -1,4 +1,5 @@
 use ::events::OrderId;
+use auth::Caller;
 use messaging::{Fault, Trace};
 use sqlx::{PgConnection, PgPool};
 
@@ -41,13 +42,15 @@ impl Operation {
 /// Somebody wants an order to end.
 #[derive(Debug, Clone)]
 pub struct EndRequest {
+    /// Who.
+    pub caller: Caller,
     /// The order.
     pub order_id: OrderId,
     /// How.
     pub operation: Operation,
     /// Why, for people.
     pub reason: String,
-    /// Names the request: the same key again is the same request again.
+    /// Names the request: the same key of the same user again is the same request again.
     pub idempotency_key: Option<String>,
     /// The trace it is made in.
     pub trace: Trace,
@@ -56,7 +59,7 @@ pub struct EndRequest {
 /// Why an order did not end.
 #[derive(Debug, thiserror::Error)]
 pub enum EndError {
-    /// There is none of this id.
+    /// There is none of this id that the caller may see.
     #[error("there is no order {0}")]
     Unknown(String),
     /// It is in a status from which it cannot end so.
@@ -92,14 +95,17 @@ impl From<sqlx::Error> for EndError {
 /// # Errors
 /// [`EndError`]; then nothing has changed, and the key is not used up.
 pub async fn end(pool: &PgPool, request: &EndRequest, shop: &Shop) -> Result<Order, EndError> {
-    let EndRequest { order_id, operation, reason, trace, .. } = request;
-    let reason = reason.clone();
+    let EndRequest { caller, order_id, operation, reason, trace, .. } = request;
+    let (by, reason) = (caller.user_id, reason.clone());
     let what = match *operation {
-        Operation::Cancel => What::Cancelled { reason },
-        Operation::Refund { restock } => What::Refunded { reason, restock },
+        Operation::Cancel => What::Cancelled { by, reason },
+        Operation::Refund { restock } => What::Refunded { by, reason, restock },
     };
     let news = News { order_id: order_id.clone(), what, message_id: None, trace: *trace };
     let mut tx = pool.begin().await?;
+    if !find(&mut tx, order_id.as_str()).await?.is_some_and(|order| caller.may_see(order.user_id)) {
+        return Err(EndError::Unknown(order_id.to_string()));
+    }
     let outcomes = advance(&mut tx, &[news], shop.waits()).await?;
     // Whoever made the same request held the order's lock, and has committed.
     let first = first_request(&mut tx, request, shop).await?;
@@ -144,10 +150,12 @@ async fn first_request(conn: &mut PgConnection, request: &EndRequest, shop: &Sho
         First,
         "select order_id, reason, restock
          from requests
-         where operation = $1 and idempotency_key = $2 and created_at > now() - make_interval(hours => $3)",
+         where user_id = $4 and operation = $1 and idempotency_key = $2
+           and created_at > now() - make_interval(hours => $3)",
         request.operation.name(),
         key,
         hours(shop.idempotency_ttl_hours),
+        request.caller.user_id,
     )
     .fetch_optional(conn)
     .await
@@ -156,9 +164,9 @@ async fn first_request(conn: &mut PgConnection, request: &EndRequest, shop: &Sho
 async fn remember(conn: &mut PgConnection, request: &EndRequest, shop: &Shop) -> Result<(), EndError> {
     let Some(key) = &request.idempotency_key else { return Ok(()) };
     let remembered = sqlx::query!(
-        "insert into requests (operation, idempotency_key, order_id, reason, restock)
-         values ($1, $2, $3, $4, $5)
-         on conflict (operation, idempotency_key) do update
+        "insert into requests (operation, idempotency_key, order_id, reason, restock, user_id)
+         values ($1, $2, $3, $4, $5, $7)
+         on conflict (user_id, operation, idempotency_key) do update
          set order_id = excluded.order_id,
              reason = excluded.reason,
              restock = excluded.restock,
@@ -170,6 +178,7 @@ async fn remember(conn: &mut PgConnection, request: &EndRequest, shop: &Shop) ->
         request.reason,
         request.operation.restock(),
         hours(shop.idempotency_ttl_hours),
+        request.caller.user_id,
     )
     .execute(&mut *conn)
     .await?;

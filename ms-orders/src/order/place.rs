@@ -8,8 +8,9 @@ use chrono::{DateTime, Utc};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use self::known::{Known, forget};
+use self::known::{Keys, Known, forget};
 use super::Order;
 use crate::catalogue;
 use crate::checkout::{self, Basket, Quote};
@@ -24,9 +25,11 @@ const CAUSE: &str = "createOrder";
 pub struct NewOrder {
     /// Its id, should it be new.
     pub id: OrderId,
+    /// Whose it is.
+    pub user_id: Uuid,
     /// What it is for.
     pub basket: Basket,
-    /// Names the request: the same key again is the same order again.
+    /// Names the request: the same key of the same user again is the same order again.
     pub idempotency_key: Option<String>,
     /// What its payment is to be made with.
     pub payment_reference: Option<String>,
@@ -85,8 +88,7 @@ pub async fn place(
         // an order so old that they may name another one.
         known = Known::find(conn, new, ttl_hours).await?;
         quoted.retain(|(new, _)| !placed.contains_key(new.id.as_str()) && known.answer(new).is_none());
-        let keys: Vec<&str> = quoted.iter().filter_map(|(new, _)| new.idempotency_key.as_deref()).collect();
-        forget(conn, &keys, ttl_hours).await?;
+        forget(conn, &Keys::of(quoted.iter().map(|(new, _)| *new)), ttl_hours).await?;
         let freed = insert(conn, &mut quoted, shop).await?;
         if freed.len() < quoted.len() {
             // Of two who wanted a freed key only one has it.
@@ -123,7 +125,7 @@ async fn insert(
         return Ok(HashMap::new());
     }
     // In one order, so that two who insert the same keys wait in one direction only.
-    quoted.sort_unstable_by_key(|(new, _)| &new.idempotency_key);
+    quoted.sort_unstable_by_key(|(new, _)| (new.user_id, &new.idempotency_key));
     let message = |(new, _): &(&NewOrder, Quote)| {
         Outgoing::of(&OrderCreated { order_id: new.id.clone(), items: new.basket.items() }, new.trace)
     };
@@ -154,16 +156,17 @@ async fn insert_orders(
     }
     let rows = sqlx::query!(
         r#"with placed as (
-               insert into orders (id, idempotency_key, payment_reference, subtotal, fee, total, overdue_at)
-               select id, idempotency_key, payment_reference, subtotal, fee, total, now() + make_interval(secs => $7)
-               from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[])
-                   as new (id, idempotency_key, payment_reference, subtotal, fee, total)
-               on conflict (idempotency_key) do nothing
+               insert into orders (id, idempotency_key, payment_reference, subtotal, fee, total, overdue_at, user_id)
+               select id, idempotency_key, payment_reference, subtotal, fee, total, now() + make_interval(secs => $7),
+                   user_id
+               from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[], $18::uuid[])
+                   as new (id, idempotency_key, payment_reference, subtotal, fee, total, user_id)
+               on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
                returning id, created_at, overdue_at
            ), step as (
-               insert into order_steps (order_id, status, cause, message_id, trace_id)
-               select id, 'pending', $8, message_id, trace_id
-               from unnest($1::text[], $9::text[], $10::text[]) as new (id, message_id, trace_id)
+               insert into order_steps (order_id, status, cause, message_id, trace_id, actor_id)
+               select id, 'pending', $8, message_id, trace_id, user_id
+               from unnest($1::text[], $9::text[], $10::text[], $18::uuid[]) as new (id, message_id, trace_id, user_id)
                join placed using (id)
            ), line as (
                insert into order_lines (order_id, product_id, sku, name, quantity, unit_price, catalogue_version)
@@ -191,6 +194,7 @@ async fn insert_orders(
         column!(lines, |(_, line)| line.quantity),
         column!(lines, |(_, line)| line.product.price),
         column!(lines, |(_, line)| line.product.version),
+        column!(quoted, |(new, _)| new.user_id),
     )
     .fetch_all(conn)
     .await?;
@@ -208,6 +212,7 @@ struct Created {
 fn pending(new: &NewOrder, quote: &Quote, created: &Created) -> Order {
     Order {
         id: new.id.as_str().to_owned(),
+        user_id: Some(new.user_id),
         status: Status::Pending,
         idempotency_key: new.idempotency_key.clone(),
         subtotal: quote.subtotal,

@@ -16,5 +16,6 @@ mod overdue;
 mod payments;
 mod placing;
 mod refusals;
+mod rights;
 mod schema;
 mod starting;

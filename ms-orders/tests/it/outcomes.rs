@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::inventory::{EXPIRES_AT, Inventory, rejected, released, reserved};
 use crate::statements::Statements;
-use crate::world::{World, shop};
+use crate::world::{ADMIN, World, shop};
 
 fn statuses(order: &Value) -> Vec<&str> {
     order["timeline"].as_array().unwrap().iter().map(|step| step["status"].as_str().unwrap()).collect()
@@ -181,8 +181,8 @@ fn what(order_id: &str, happening: Happening) -> What {
         Happening::Released(cause) => StockEvent::Released(StockReleased { order_id, items: vec![], cause }),
         Happening::Paid => return What::Paid,
         Happening::Declined => return What::Declined,
-        Happening::Cancelled => return What::Cancelled { reason: "changed my mind".into() },
-        Happening::Refunded => return What::Refunded { reason: "broken".into(), restock: true },
+        Happening::Cancelled => return What::Cancelled { by: ADMIN, reason: "changed my mind".into() },
+        Happening::Refunded => return What::Refunded { by: ADMIN, reason: "broken".into(), restock: true },
         Happening::OutOfTime => return What::OutOfTime,
     })
 }

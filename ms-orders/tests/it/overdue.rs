@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::inventory::Inventory;
 use crate::statements::Statements;
-use crate::world::{World, eventually, shop};
+use crate::world::{ADMIN, World, eventually, shop};
 
 fn relay(world: &World) -> Relay {
     Relay::new(world.pool.clone(), Duration::from_secs(1))
@@ -101,7 +101,7 @@ async fn inventory_is_asked_again_for_paid_and_refunded_orders_until_it_has_answ
     .await;
     assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
 
-    happens(&world, &id, What::Refunded { reason: "broken".into(), restock: true }).await;
+    happens(&world, &id, What::Refunded { by: ADMIN, reason: "broken".into(), restock: true }).await;
     eventually("it is asked twice", async || inventory.event().await["event"] == "OrderRefunded").await;
     let again = inventory.event().await;
     assert_eq!(again, json!({"event": "OrderRefunded", "order_id": id, "reason": "broken", "restock": true}));
@@ -124,7 +124,7 @@ async fn a_refund_without_its_goods_still_has_inventory_sell_them() {
     inventory.reserve(&id).await;
     instance.order_once(&id, "CONFIRMED").await;
     happens(&world, &id, What::Paid).await;
-    happens(&world, &id, What::Refunded { reason: "broken".into(), restock: false }).await;
+    happens(&world, &id, What::Refunded { by: ADMIN, reason: "broken".into(), restock: false }).await;
     instance.order_once(&id, "REFUNDED").await;
     lose_events(&world).await;
     eventually("it is asked again", async || inventory.event().await["event"] == "OrderCompleted").await;
@@ -151,7 +151,7 @@ async fn what_is_outstanding_too_long_is_listed_as_stuck() {
     for _ in 0..4 {
         ids.push(world.place(&[(1, 2)]).await);
     }
-    happens(&world, &ids[1], What::Cancelled { reason: "changed my mind".into() }).await;
+    happens(&world, &ids[1], What::Cancelled { by: ADMIN, reason: "changed my mind".into() }).await;
     sqlx::query("update orders set updated_at = now() - interval '1 hour' where id <> $1")
         .bind(&ids[3])
         .execute(&world.pool)

@@ -1,10 +1,12 @@
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
+use auth::Role;
+use auth::local::LocalIssuer;
 use boot::database::Bounds;
 use clap::Parser;
-use dev::testing::{Database, Vhost};
+use dev::testing::{Database, Folder, Vhost};
 use events::OrderId;
 use events::inventory::{ProductChanged, ProductDeleted, ProductEvent, StockEvent, StockReserved};
 use messaging::Trace;
@@ -23,6 +25,20 @@ use crate::inventory::EXPIRES_AT;
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Whom the instances of these tests trust. Its folder goes with all the others of a test run.
+static ISSUER: LazyLock<LocalIssuer> = LazyLock::new(|| {
+    let folder = std::mem::ManuallyDrop::new(Folder::create("keys").unwrap());
+    LocalIssuer::create(folder.path()).unwrap()
+});
+
+/// Who asks where a test does not say.
+pub(crate) const ADMIN: Uuid = Uuid::from_u128(1);
+
+/// A token that proves who its bearer is.
+pub(crate) fn token(user_id: Uuid, role: Role) -> String {
+    ISSUER.token(user_id, role).unwrap()
+}
 
 /// A database of its own, migrated.
 pub(crate) struct World {
@@ -108,6 +124,7 @@ pub(crate) fn new_order(items: &[(i64, i64)]) -> NewOrder {
     let items = items.iter().map(|&(product_id, quantity)| events::Item { product_id, quantity });
     NewOrder {
         id: order::new_id(Uuid::now_v7()).unwrap(),
+        user_id: ADMIN,
         basket: checkout::Basket::of(items).unwrap(),
         idempotency_key: None,
         payment_reference: None,
@@ -156,7 +173,7 @@ impl Instance {
         // Nobody listens on port 9.
         let fixed =
             ["ms-orders", "--port", "0", "--inventory-url", "http://127.0.0.1:9", "--payment-delay-seconds", "3600"];
-        let servers = ["--database-url", database_url, "--amqp-url", amqp_url];
+        let servers = ["--database-url", database_url, "--amqp-url", amqp_url, "--jwks-url", ISSUER.jwks_url()];
         let cli = Cli::parse_from(fixed.iter().chain(&servers).chain(args));
         let shutdown = CancellationToken::new();
         let running = ms_orders::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
@@ -180,11 +197,16 @@ impl Instance {
         reqwest::get(format!("{}{path}", self.url)).await.unwrap()
     }
 
-    /// Sends a GraphQL request and returns the whole response.
+    /// Sends a GraphQL request as an ADMIN and returns the whole response.
     pub(crate) async fn send(&self, query: &str, variables: Value) -> Value {
+        self.send_as(&token(ADMIN, Role::Admin), query, variables).await
+    }
+
+    /// Sends a GraphQL request with a token and returns the whole response.
+    pub(crate) async fn send_as(&self, token: &str, query: &str, variables: Value) -> Value {
         let request = json!({"query": query, "variables": variables});
-        let response = reqwest::Client::new().post(format!("{}/graphql", self.url)).json(&request).send().await;
-        response.unwrap().json().await.unwrap()
+        let request = reqwest::Client::new().post(format!("{}/graphql", self.url)).bearer_auth(token).json(&request);
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     /// Sends a GraphQL request that has to be answered, and returns the answer of its only field.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_graphql::{EmptySubscription, Enum, ID, InputObject, Object, Schema};
-use boot::config::{LogFormat, Process as Settings};
+use boot::config::{Environment, LogFormat, Process as Settings};
 use boot::health::Health;
 use dev::ports;
 use dev::process::{Farewell, Process};
@@ -45,9 +45,10 @@ impl Constant {
     }
 }
 
-/// Serves the constant by everything a request to ms-orders goes through, except for its resolver.
+/// Serves the constant by everything a request to ms-orders goes through, except for finding out who asks and for its resolver.
 pub async fn serve(port: u16) -> Result<()> {
     let settings = Settings {
+        environment: Environment::Development,
         bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         log_format: LogFormat::Text,
         drain_timeout_seconds: 10,

@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use auth::Role;
+use auth::local::LocalIssuer;
 use dev::instance::Instance;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::request;
 use crate::ground::{Ground, built};
@@ -25,6 +28,7 @@ pub(super) struct Shop {
     orders: Instance,
     inventory: Instance,
     inventory_database: String,
+    issuer: LocalIssuer,
     database: PgPool,
     accepted: Arc<AtomicU64>,
     watch: Watch,
@@ -53,19 +57,21 @@ impl Shop {
         let database = ("INVENTORY_DATABASE_URL", inventory_database.as_str());
         let inventory = ground.serve("ms-inventory", "inventory", &[database, broker])?;
         catalogue::fill(&inventory_database, PRODUCTS)?;
+        let issuer = LocalIssuer::create(ground.dir())?;
         // What is measured is placing and confirming: no payment becomes due meanwhile.
         let environment = [
             ("ORDERS_DATABASE_URL", orders_database.as_str()),
             broker,
             ("INVENTORY_URL", inventory.url()),
             ("PAYMENT_DELAY_SECONDS", "86400"),
+            ("JWKS_URL", issuer.jwks_url()),
         ];
         let orders = ground.serve("ms-orders", "orders", &environment)?;
         let database = PgPool::connect(&orders_database).await?;
         let watch = Watch::new().and("broker", ground.rabbitmq().pid()).and("database", ground.postgres().pid());
         let watch = watch.and("ms-inventory", inventory.pid()).and("ms-orders", orders.pid());
         let accepted = Arc::default();
-        let shop = Self { orders, inventory, inventory_database, database, accepted, watch };
+        let shop = Self { orders, inventory, inventory_database, issuer, database, accepted, watch };
         // And the one that is sold out.
         let known = "select count(*) = $1 from catalogue";
         shop.wait(|| async { Ok(sqlx::query_scalar(known).bind(PRODUCTS + 1).fetch_one(&shop.database).await?) })
@@ -76,6 +82,11 @@ impl Shop {
     /// The base URL of ms-orders.
     pub(super) fn url(&self) -> &str {
         self.orders.url()
+    }
+
+    /// A token of a customer.
+    pub(super) fn token(&self) -> Result<Option<String>> {
+        self.issuer.token(Uuid::from_u128(1), Role::User).map(Some)
     }
 
     /// The database of ms-orders.

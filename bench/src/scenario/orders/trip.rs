@@ -30,6 +30,7 @@ pub(super) async fn run(shop: &Shop, effort: Effort) -> Result<Row> {
             pace: Pace::PerSecond(PER_SECOND),
             warm_up: WARM_UP,
             length: effort.length,
+            token: shop.token()?,
         };
         let (begun, accepted) = (Arc::new(OnceLock::new()), shop.accepted());
         let (begins, name) = (begun.clone(), run.clone());

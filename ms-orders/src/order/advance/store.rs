@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use messaging::Fault;
 use sqlx::PgConnection;
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use super::{Advancing, News, Step};
 use crate::config::Waits;
@@ -83,8 +84,8 @@ pub(super) async fn update(
                where orders.id = new.id and orders.status = new.was
                returning orders.id, orders.total, orders.payment_reference
            ), step as (
-               insert into order_steps (order_id, status, cause, message_id, trace_id)
-               select * from unnest($9::text[], $10::order_status[], $11::text[], $12::text[], $13::text[])
+               insert into order_steps (order_id, status, cause, message_id, trace_id, actor_id)
+               select * from unnest($9::text[], $10::order_status[], $11::text[], $12::text[], $13::text[], $19::uuid[])
            ), due as (
                insert into payments (order_id, amount, reference, next_attempt_at)
                select id, total, payment_reference, now() + make_interval(secs => $15)
@@ -126,6 +127,7 @@ pub(super) async fn update(
         column!(turns, |(id, _)| *id) as &[&str],
         column!(turns, |(_, turn)| turn.as_str()) as &[&str],
         column!(orders, |(_, order)| order.restock),
+        column!(steps, Step::actor_id) as &[Option<Uuid>],
     )
     .fetch_one(conn)
     .await?;

@@ -1,0 +1,122 @@
+//! Accounts: who may log in, and the tokens by which the other services know them.
+//!
+//! In reading order: [`email`] and [`password`] are what people type, [`account`] who they are, [`session`] where they are
+//! signed in, [`signing`] the keys that vouch for it, [`throttle`] who guesses too often, [`graphql`] what people see
+//! of it.
+//!
+//! **Architecture Invariant:** no other service sees a password, a refresh token or a private key, and this one stores
+//! none of them as it is.
+
+pub mod account;
+pub mod config;
+pub mod email;
+pub mod graphql;
+pub mod password;
+pub mod session;
+pub mod signing;
+pub mod throttle;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use boot::database::Database;
+use boot::health::Health;
+use boot::service::Running;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::signing::Seal;
+
+/// The service's name to the database.
+pub const APP: &str = "ms-users";
+
+/// The schema of the database, in order.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// How often the keys and the revoked accounts are read again: another instance may have changed them.
+const KEYS_PERIOD: Duration = Duration::from_secs(5);
+
+/// How often sessions that are over are deleted.
+const TIDY_PERIOD: Duration = Duration::from_secs(600);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the configuration is wrong or one for development, the port is taken, a migration fails, or draining takes too
+/// long.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    boot::telemetry::log(config.process.log_format)?;
+    config.refuse_demo_secrets()?;
+    let metrics = boot::telemetry::metrics()?;
+    let shutdown = boot::shutdown::on_signal()?;
+    start(config, metrics, shutdown).await?.ended.await?
+}
+
+/// Starts one instance. It listens when this returns, and is ready once its database is there.
+///
+/// # Errors
+/// When the configuration is wrong or the port is taken.
+pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let database = database(&config.database)?;
+    let seal = Seal::of(&config.keys.key_encryption_secret)?;
+    let signing = signing::Signing::new(database.pool.clone(), seal, config.tokens.clone());
+    let verifier = config.tokens.verifier(signing.keys().clone());
+
+    let routes = auth::bearer::identified(graphql::router(&database, &signing, &config)?, verifier);
+    let routes = routes.merge(published_keys(signing.clone()));
+    let routes = boot::http::router(routes, health(&shutdown, &database, &signing), metrics);
+    let Config { process, port, accounts, .. } = config;
+    let work = {
+        let shutdown = shutdown.clone();
+        async move {
+            let migrated = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await;
+            let Some(migrated) = migrated else { return Ok(()) };
+            migrated?;
+            account::open_first(&database.pool, &accounts).await?;
+            signing.ensure_key().await?;
+            tokio::join!(signing.follow(KEYS_PERIOD, &shutdown), tidy(&database.pool, &shutdown));
+            Ok(())
+        }
+    };
+    boot::service::start(&process, port, routes, work, shutdown).await
+}
+
+/// The database, as configured.
+///
+/// # Errors
+/// When the URL is none.
+pub fn database(config: &config::Database) -> anyhow::Result<Database> {
+    Database::open(&config.database_url, APP, &config.bounds)
+}
+
+fn published_keys(signing: signing::Signing) -> Router {
+    const SECONDS: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=5");
+    let document = move || std::future::ready(([SECONDS], axum::Json(signing.published())));
+    Router::new().route(auth::keys::PATH, get(document))
+}
+
+fn health(shutdown: &CancellationToken, database: &Database, signing: &signing::Signing) -> Health {
+    let (database, signing) = (database.clone(), signing.clone());
+    Health::new(shutdown.clone())
+        .needs("postgres", move || {
+            let database = database.clone();
+            async move { database.check().await }
+        })
+        .needs("signing-key", move || std::future::ready(signing.check()))
+}
+
+async fn tidy(pool: &PgPool, shutdown: &CancellationToken) {
+    loop {
+        if let Err(error) = session::forget_ended(pool).await {
+            tracing::warn!(error = error.to_string(), "cannot delete old sessions; trying again");
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(TIDY_PERIOD)).await.is_none() {
+            return;
+        }
+    }
+}
