@@ -1,4 +1,4 @@
-//! Who listens to what. Each queue `Q` has a dead-letter queue `Q.dead`.
+//! Who listens to what. Each queue `Q` has a dead-letter queue `Q.dead`, and an exchange `Q.replay` for the way back.
 
 /// ms-inventory reads new orders here.
 pub const ORDER_CREATED: &str = "order.created.inventory";
@@ -16,4 +16,10 @@ pub const DEAD_LETTERS: &str = "dead-letters";
 /// The dead-letter queue of a queue.
 pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
+}
+
+/// The exchange (fanout) that leads to a queue and nowhere else: what is replayed takes it. Through the default exchange,
+/// which has no name, whoever may publish to one queue may publish to all of them.
+pub fn replay(queue: &str) -> String {
+    format!("{queue}.replay")
 }

@@ -169,6 +169,6 @@ async fn subscribe(
     let tag = format!("{app_id}.{queue}");
     let options = BasicConsumeOptions::default();
     let consuming = channel.basic_consume(queue.into(), tag.as_str().into(), options, priority.argument());
-    let consumer = answered(consuming).await?;
+    let consumer = answered(consuming).await.with_context(|| format!("cannot consume the queue {queue}"))?;
     Ok((channel, consumer))
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use anyhow::Context;
+use lapin::options::{ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use crate::session::answered;
 
@@ -26,45 +28,89 @@ pub struct WorkQueue {
     pub routing_keys: &'static [&'static str],
 }
 
-/// Declares the topic exchanges, the work queues with their bindings, and the dead-letter queue of each.
+/// Declares the topic exchanges a service publishes to, its work queues with their bindings, and of each the dead-letter
+/// queue and the way back from it.
+///
+/// What is not the service's own, the exchanges of others and the one for dead letters, is declared only where it is
+/// missing: a login that may change its own things and no others is refused even to repeat what is there.
 ///
 /// # Errors
-/// When the connection breaks, the broker does not answer, or something of that name is there already with other
-/// arguments.
+/// When the connection breaks, the broker does not answer, a permission is missing, or something of that name is there
+/// already with other arguments.
 pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[WorkQueue]) -> anyhow::Result<()> {
+    let own: BTreeSet<&str> = exchanges.iter().copied().collect();
+    let sources: BTreeSet<&str> = queues.iter().map(|queue| queue.exchange).collect();
     let channel = answered(connection.create_channel()).await?;
-    let exchanges: BTreeSet<&str> =
-        exchanges.iter().copied().chain(queues.iter().map(|queue| queue.exchange)).collect();
-    for exchange in exchanges {
+    for exchange in &own {
         declare_exchange(&channel, exchange, ExchangeKind::Topic).await?;
     }
-    declare_exchange(&channel, events::queues::DEAD_LETTERS, ExchangeKind::Direct).await?;
+    for exchange in sources.difference(&own) {
+        find_exchange(connection, exchange, ExchangeKind::Topic).await?;
+    }
+    find_exchange(connection, events::queues::DEAD_LETTERS, ExchangeKind::Direct).await?;
     for queue in queues {
-        let dead = events::queues::dead(queue.name);
+        let (dead, replay) = (events::queues::dead(queue.name), events::queues::replay(queue.name));
         declare_queue(&channel, &dead, dead_queue_arguments()).await?;
         bind(&channel, &dead, events::queues::DEAD_LETTERS, queue.name).await?;
         declare_queue(&channel, queue.name, work_queue_arguments(queue.name)).await?;
         for routing_key in queue.routing_keys {
             bind(&channel, queue.name, queue.exchange, routing_key).await?;
         }
+        declare_exchange(&channel, &replay, ExchangeKind::Fanout).await?;
+        bind(&channel, queue.name, &replay, "").await?;
+    }
+    for exchange in own.into_iter().chain([events::queues::DEAD_LETTERS]) {
+        may_publish(&channel, exchange).await?;
     }
     Ok(())
 }
 
 async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
     let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    answered(channel.exchange_declare(name.into(), kind, durable, FieldTable::default())).await
+    let declaring = channel.exchange_declare(name.into(), kind, durable, FieldTable::default());
+    answered(declaring).await.with_context(|| format!("cannot declare the exchange {name}"))
+}
+
+/// Makes sure that an exchange is there. To look needs no permission.
+async fn find_exchange(connection: &Connection, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
+    let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
+    // What is missing costs the channel on which it is looked for.
+    let channel = answered(connection.create_channel()).await?;
+    match answered(channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default())).await {
+        Err(error) if is_missing(&error) => {
+            let channel = answered(connection.create_channel()).await?;
+            declare_exchange(&channel, name, kind).await.context("an exchange is missing")
+        }
+        found => found.with_context(|| format!("cannot look for the exchange {name}")),
+    }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<lapin::Error>().map(lapin::Error::kind);
+    matches!(kind, Some(ErrorKind::ProtocolError(error)) if *error.kind() == AMQPSoftError::NOTFOUND.into())
+}
+
+/// Makes sure that this login may publish to an exchange: it takes away a binding to it that was never there, for which
+/// the broker asks for the same permission. To be refused with the first answer would be too late: its delivery would
+/// come back until it counts as poison.
+async fn may_publish(channel: &Channel, exchange: &str) -> anyhow::Result<()> {
+    const NEVER_BOUND: &str = "may-publish";
+    let (source, options) = (events::queues::DEAD_LETTERS.into(), ExchangeUnbindOptions::default());
+    let asking = channel.exchange_unbind(exchange.into(), source, NEVER_BOUND.into(), options, FieldTable::default());
+    answered(asking).await.with_context(|| format!("cannot publish to the exchange {exchange}"))
 }
 
 async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> anyhow::Result<()> {
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    answered(channel.queue_declare(name.into(), durable, arguments)).await?;
+    let declaring = channel.queue_declare(name.into(), durable, arguments);
+    answered(declaring).await.with_context(|| format!("cannot declare the queue {name}"))?;
     Ok(())
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, routing_key: &str) -> anyhow::Result<()> {
     let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-    answered(channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, arguments)).await
+    let binding = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, arguments);
+    answered(binding).await.with_context(|| format!("cannot bind the queue {queue} to the exchange {exchange}"))
 }
 
 /// At-least-once dead-lettering, so that the move to the dead-letter queue cannot lose the message either; RabbitMQ

@@ -63,12 +63,13 @@ impl<'c> Shelf<'c> {
     /// When the connection breaks or the queue is gone; what was not confirmed stays.
     pub async fn replay(&self, chosen: impl Fn(&DeadLetter) -> bool) -> anyhow::Result<usize> {
         let publisher = Publisher::open(self.connection, "dead-letters").await?;
+        let exchange = events::queues::replay(self.queue);
         let mut count = 0;
         for letter in self.letters.iter().filter(|letter| chosen(letter)) {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
             let properties =
                 lasting(&letter.delivery.properties).with_headers(own_headers(&letter.delivery.properties));
-            let sent = publisher.send("", self.queue, options, &letter.delivery.data, properties).await?;
+            let sent = publisher.send(&exchange, self.queue, options, &letter.delivery.data, properties).await?;
             anyhow::ensure!(
                 Confirms::of(vec![sent]).wait().await?.is_none(),
                 "the queue {} is gone or full",
