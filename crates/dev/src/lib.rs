@@ -17,8 +17,9 @@ pub mod check;
 pub mod queries;
 pub mod tally;
 
+pub mod accounts;
 pub mod instance;
-pub mod login;
+pub mod logins;
 pub mod playground;
 pub mod services;
 

@@ -9,7 +9,7 @@ use dev::check::Selection;
 use dev::progress::Progress;
 use dev::servers;
 use dev::status::Status;
-use dev::{bench, check, install, interrupt, login, testing, up, workspace};
+use dev::{accounts, bench, check, install, interrupt, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
@@ -112,7 +112,7 @@ fn print_status(json: bool) -> Result<()> {
     let status = running()?;
     if json {
         let mut object = serde_json::to_value(&status)?;
-        object["admin_token"] = login::admin_token(&status.users)?.into();
+        object["admin_token"] = accounts::admin_token(&status.users)?.into();
         println!("{}", serde_json::to_string_pretty(&object)?);
     } else {
         println!("{status}");

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use ureq::http::{Method, Request, Response};
 use ureq::{Agent, Body, SendBody};
 
+use crate::logins::Logins;
+
 /// The management API of one broker.
 #[derive(Clone, Debug)]
 pub struct Management {
@@ -39,6 +41,11 @@ impl Management {
         }
     }
 
+    /// Where it is.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// The broker's version, once it answers.
     pub fn version(&self) -> Result<String> {
         self.overview("rabbitmq_version")
@@ -62,6 +69,11 @@ impl Management {
         Ok(running.filter_map(|node| node["name"].as_str().map(str::to_owned)).collect())
     }
 
+    /// Sets users, their passwords and permissions, and exchanges; again, it changes back what was changed since.
+    pub fn import(&self, logins: &Logins) -> Result<()> {
+        self.send(&Method::POST, "/api/definitions", Some(logins.definitions())).map(drop)
+    }
+
     /// Makes an empty vhost.
     pub fn create_vhost(&self, vhost: &str) -> Result<()> {
         self.send(&Method::PUT, &format!("/api/vhosts/{}", path_segment(vhost)), None).map(drop)
@@ -76,9 +88,13 @@ impl Management {
     pub fn create_user(&self, user: &str, password: &str, vhost: &str) -> Result<()> {
         let login = json!({"password": password, "tags": ""});
         self.send(&Method::PUT, &format!("/api/users/{}", path_segment(user)), Some(&login))?;
-        let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        self.permit(user, vhost, &json!({"configure": ".*", "write": ".*", "read": ".*"}))
+    }
+
+    /// Sets what a user may do in `vhost`: a regular expression for each kind of permission.
+    pub fn permit(&self, user: &str, vhost: &str, permissions: &Value) -> Result<()> {
         let path = format!("/api/permissions/{}/{}", path_segment(vhost), path_segment(user));
-        self.send(&Method::PUT, &path, Some(&everything)).map(drop)
+        self.send(&Method::PUT, &path, Some(permissions)).map(drop)
     }
 
     /// Deletes a user, whose connections are closed by the broker.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::install::{self, Need};
+use crate::management::Management;
 use crate::postgres::{self, Postgres};
 use crate::process;
 use crate::progress::Progress;
@@ -80,6 +81,12 @@ impl Servers {
         let alive = (set("DATABASE_URL").as_ref() == Some(&servers.database_url) || process::runs(dir, "postgres"))
             && (!broker_is_ours || process::runs(dir, "rabbit"));
         alive.then_some(servers)
+    }
+
+    /// The management API of the private broker, as its administrator; `None` for a broker that is not ours.
+    pub fn private_broker(&self) -> Option<Management> {
+        let (ui, _) = self.rabbitmq_ui.as_ref().zip(self.rabbitmqctl.as_ref())?;
+        Some(Management::new(ui, rabbitmq::USER, rabbitmq::PASSWORD))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::logins::Logins;
 use crate::servers::Servers;
 use crate::{ports, psql, workspace};
 
@@ -32,6 +33,14 @@ impl Service {
         psql::rewrite_url(&servers.database_url, Some((self.name, self.name)), self.name)
     }
 
+    /// The variable by which it alone learns its own login at a private broker: the user of its program's name.
+    pub fn login(&self, servers: &Servers, logins: &Logins) -> Option<(String, String)> {
+        servers.private_broker()?;
+        let (_, address) = servers.amqp_url.rsplit_once('@')?;
+        let password = logins.password(self.program)?;
+        Some(("AMQP_URL".to_owned(), format!("amqp://{}:{password}@{address}", self.program)))
+    }
+
     /// The variable that holds [`Self::database_url`].
     pub fn database_variable(&self) -> String {
         format!("{}_DATABASE_URL", self.name.to_uppercase())
@@ -53,7 +62,8 @@ impl Addresses {
         self.0.iter().map(|(service, port)| (*service, format!("http://127.0.0.1:{port}")))
     }
 
-    /// What the services and the programs beside them read.
+    /// What the services and the programs beside them read. The broker's login is an administrator's, for those who use
+    /// the programs by hand; a service has [another](Service::login).
     pub fn environment(&self, servers: &Servers) -> Result<Vec<(String, String)>> {
         let mut environment = vec![
             ("AMQP_URL".to_owned(), servers.amqp_url.clone()),

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::login::{self, ACCOUNTS, Account};
+use crate::accounts::{self, ACCOUNTS, Account};
 use crate::process_table::Identity;
 use crate::rabbitmq;
 use crate::servers::Servers;
@@ -84,7 +84,7 @@ impl fmt::Display for Status {
             writeln!(f, "  {role:<11} {email} / {password}")?;
         }
         write!(f, "  {:<11} ", "token")?;
-        match login::admin_token(&self.users) {
+        match accounts::admin_token(&self.users) {
             Ok(token) => {
                 write!(f, "authorization: Bearer {token}   (ADMIN, 15 minutes; cargo dev status has the next)")
             }

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
+use crate::logins::Logins;
 use crate::management::Management;
 use crate::psql;
 use crate::rabbitmq::PASSWORD;
@@ -80,16 +81,19 @@ impl Drop for Database {
     }
 }
 
-/// An empty vhost of its own, with a user of its own. Dropping it deletes both and closes their connections.
+/// A vhost of its own, with users of its own. Dropping it deletes all of them and closes their connections.
 #[derive(Debug)]
 pub struct Vhost {
     management: Management,
     name: String,
+    host: String,
     amqp_url: String,
+    /// The logins of services, where it has some.
+    logins: Option<Logins>,
 }
 
 impl Vhost {
-    /// Creates a vhost, and a user who may do everything in it.
+    /// Creates an empty vhost, and a user who may do everything in it.
     pub fn create() -> Result<Self> {
         let amqp_url = variable(AMQP_VARIABLE)?;
         let address = AmqpAddress::parse(&amqp_url).with_context(|| format!("{AMQP_VARIABLE} is no AMQP URL"))?;
@@ -98,7 +102,29 @@ impl Vhost {
         management.create_vhost(&name)?;
         management.create_user(&name, PASSWORD, &name)?;
         let amqp_url = format!("amqp://{name}:{PASSWORD}@{}/{name}", address.host);
-        Ok(Self { management, name, amqp_url })
+        Ok(Self { management, name, host: address.host.to_owned(), amqp_url, logins: None })
+    }
+
+    /// [`Self::create`], and a user for each service who may do there what it may do on a broker that was set up for it.
+    pub fn create_for_services() -> Result<Self> {
+        let mut vhost = Self::create()?;
+        let logins = vhost.logins.insert(Logins::read()?.in_vhost(&vhost.name)?);
+        vhost.management.import(logins)?;
+        Ok(vhost)
+    }
+
+    /// The user of a service.
+    pub fn user_of(&self, program: &str) -> String {
+        format!("{}.{program}", self.name)
+    }
+
+    /// AMQP URL of this vhost, as the user of a service.
+    pub fn amqp_url_of(&self, program: &str) -> Result<String> {
+        let Self { name, host, .. } = self;
+        let user = self.user_of(program);
+        let password = self.logins.as_ref().and_then(|logins| logins.password(&user));
+        let password = password.with_context(|| format!("{name} has no user for {program}"))?;
+        Ok(format!("amqp://{user}:{password}@{host}/{name}"))
     }
 
     /// AMQP URL of this vhost.
@@ -124,8 +150,9 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        let deleted = self.management.delete_user(&self.name).and_then(|()| self.management.delete_vhost(&self.name));
-        if let Err(error) = deleted {
+        let users = self.logins.iter().flat_map(Logins::users).map(|(user, _)| user).chain([self.name.as_str()]);
+        let deleted = users.map(|user| self.management.delete_user(user)).collect::<Result<Vec<()>>>();
+        if let Err(error) = deleted.and_then(|_| self.management.delete_vhost(&self.name)) {
             eprintln!("test vhost {} stays: {error:#}", self.name);
         }
     }

@@ -11,11 +11,12 @@ use nix::sys::signal::Signal;
 
 use crate::instance::{self, Instance};
 use crate::log::{self, LogReader};
+use crate::logins::Logins;
 use crate::process;
 use crate::progress::Progress;
 use crate::servers::{self, Purpose, Servers};
 
-use crate::services::{self, Addresses, SERVICES};
+use crate::services::{self, Addresses, SERVICES, Service};
 use crate::status::{self, Status};
 use crate::{interrupt, playground, psql, workspace};
 
@@ -168,17 +169,29 @@ fn start(dir: &Path, options: Options, progress: &Progress) -> Result<Status> {
     });
     let servers = servers.map_err(|_| anyhow!("the thread that starts the servers panicked"))??;
     built?;
-    let step = progress.step("preparing the databases");
-    psql::execute_file(&servers.database_url, &workspace::root()?.join("deploy/postgres-init.sql"))?;
-    step.done("databases ready");
+    let logins = Logins::read()?;
+    prepare(&servers, &logins, progress)?;
 
     let addresses = Addresses::choose()?;
     let environment = addresses.environment(&servers)?;
     services::write_environment(&environment)?;
     // First, so that ms-orders knows the products from its start.
     seed(dir, options, &environment, progress)?;
-    start_services(dir, options, &addresses, &environment, progress)?;
+    let of_service = |service: Service| environment.iter().cloned().chain(service.login(&servers, &logins)).collect();
+    start_services(dir, options, &addresses, of_service, progress)?;
     Status::new(&servers, &addresses)
+}
+
+/// Sets up who may do what: each service on its own database, and at the broker on its own exchange and queues. A broker
+/// of somebody else stays as it is, and all use the login they were given.
+fn prepare(servers: &Servers, logins: &Logins, progress: &Progress) -> Result<()> {
+    let step = progress.step("preparing the databases and the broker");
+    psql::execute_file(&servers.database_url, &workspace::root()?.join("deploy/postgres-init.sql"))?;
+    if let Some(management) = servers.private_broker() {
+        management.import(logins)?;
+    }
+    step.done("databases and broker ready");
+    Ok(())
 }
 
 /// All programs but this one, which is running and already built.
@@ -198,14 +211,15 @@ fn start_services(
     dir: &Path,
     options: Options,
     addresses: &Addresses,
-    environment: &[(String, String)],
+    environment: impl Fn(Service) -> Vec<(String, String)>,
     progress: &Progress,
 ) -> Result<()> {
     let mut started = Vec::new();
     for (service, url) in addresses.urls() {
         let step = progress.step(&format!("starting {}", service.program));
         let program = instance::program(service.program, options.profile())?;
-        started.push((step, service.program, Instance::spawn(dir, service.program, &program, environment, &url)?));
+        let instance = Instance::spawn(dir, service.program, &program, &environment(service), &url)?;
+        started.push((step, service.program, instance));
     }
     for (step, program, mut instance) in started {
         instance.wait_up(READY_PATIENCE)?;

@@ -19,11 +19,13 @@ async fn services_start_before_their_servers_and_tell_the_truth_about_them() {
     let folder = Folder::create("servers").unwrap();
     let [database_port, broker_port] = [ports::any().unwrap(), ports::any().unwrap()];
     let database = |name: &str| format!("postgres://{name}:{name}@127.0.0.1:{database_port}/{name}");
+    let amqp = format!("amqp://{}:{}@127.0.0.1:{broker_port}/%2f", rabbitmq::USER, rabbitmq::PASSWORD);
     let servers = ServerUrls {
         inventory_database: &database("inventory"),
         orders_database: &database("orders"),
         users_database: &database("users"),
-        amqp: &format!("amqp://{}:{}@127.0.0.1:{broker_port}/%2f", rabbitmq::USER, rabbitmq::PASSWORD),
+        inventory_amqp: &amqp,
+        orders_amqp: &amqp,
     };
     let Services { mut inventory, mut orders, .. } = services(&servers, &[], &folder);
     inventory.spawn();

@@ -324,7 +324,7 @@ async fn the_services_go_on_while_ms_users_is_down() {
 
 #[tokio::test]
 async fn the_demo_accounts_are_those_that_are_printed() {
-    let printed = dev::login::ACCOUNTS.map(|account| (account.role, account.email, account.password));
+    let printed = dev::accounts::ACCOUNTS.map(|account| (account.role, account.email, account.password));
     assert_eq!(
         printed,
         [("ADMIN", demo::ADMIN_EMAIL, demo::ADMIN_PASSWORD), ("USER", demo::USER_EMAIL, demo::USER_PASSWORD)]

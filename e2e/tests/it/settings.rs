@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use dev::instance;
+use dev::logins::Logins;
+use dev::services::SERVICES;
+use dev::{instance, rabbitmq};
 
 use crate::documents::read;
 use crate::service::PROFILE;
@@ -84,6 +86,22 @@ fn the_containers_are_told_what_there_is_to_tell() {
     used.dedup();
     examples.sort_unstable();
     assert_eq!(used, examples, "each variable of docker-compose.yml, with its default");
+}
+
+#[test]
+fn each_container_logs_in_to_the_broker_as_itself() {
+    let compose = read("docker-compose.yml");
+    let logins = Logins::read().unwrap();
+    for service in SERVICES {
+        let Some(password) = logins.password(service.program) else { continue };
+        let variable = format!("{}_RABBITMQ_PASSWORD:-{password}", service.name.to_uppercase());
+        let url = format!("AMQP_URL: amqp://{}:${{{variable}}}@rabbitmq:5672/%2f\n", service.program);
+        assert!(compose.contains(&url), "{url}");
+    }
+    let for_people = logins.users().next().unwrap();
+    assert_eq!(for_people, (rabbitmq::USER, rabbitmq::PASSWORD));
+    let used = compose.lines().filter(|line| line.contains("AMQP_URL")).all(|line| !line.contains("RABBITMQ_USER"));
+    assert!(used, "a service logs in as the administrator");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::service::{PROFILE, Service, eventually};
 
-/// All services, on databases and a vhost of their own.
+/// All services, on databases and a vhost of their own, each with a login that may do no more than it has to.
 pub(crate) struct Shop {
     /// Runs only in a shop [with accounts](Shop::open_with_accounts): the others trust an issuer of the tests.
     pub(crate) users: Service,
@@ -105,12 +105,13 @@ impl Shop {
     pub(crate) fn closed(settings: &[(&str, &str)]) -> Self {
         let [inventory_database, orders_database, users_database] =
             ["inventory", "orders", "users"].map(|name| Database::create(name).unwrap());
-        let vhost = Vhost::create().unwrap();
+        let vhost = Vhost::create_for_services().unwrap();
         let servers = ServerUrls {
             inventory_database: inventory_database.url(),
             orders_database: orders_database.url(),
             users_database: users_database.url(),
-            amqp: vhost.amqp_url(),
+            inventory_amqp: &vhost.amqp_url_of("ms-inventory").unwrap(),
+            orders_amqp: &vhost.amqp_url_of("ms-orders").unwrap(),
         };
         let folder = Folder::create("e2e").unwrap();
         let Services { environment, inventory, orders, users } = services(&servers, settings, &folder);
@@ -127,9 +128,10 @@ impl Shop {
         }
     }
 
-    /// Runs one of the programs to its end, with the environment of the services.
+    /// Runs one of the programs to its end, with the environment of the services; a service's own with its login.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        run(program, arguments, &self.environment, &self.folder)
+        let amqp = self.vhost.amqp_url_of(program).unwrap_or_else(|_| self.vhost.amqp_url().to_owned());
+        run(program, arguments, &with_amqp(&self.environment, &amqp), &self.folder)
     }
 
     /// Runs one of the programs to its end, told nothing but by its arguments.
@@ -235,10 +237,11 @@ pub(crate) struct ServerUrls<'a> {
     pub(crate) inventory_database: &'a str,
     pub(crate) orders_database: &'a str,
     pub(crate) users_database: &'a str,
-    pub(crate) amqp: &'a str,
+    pub(crate) inventory_amqp: &'a str,
+    pub(crate) orders_amqp: &'a str,
 }
 
-/// All services, and the environment they and the programs beside them get.
+/// All services, and the environment they and the programs beside them get, without a broker.
 pub(crate) struct Services {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) inventory: Service,
@@ -253,7 +256,6 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
     let [inventory_port, orders_port, users_port] = [0; 3].map(|_| ports::any().unwrap());
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let own = [
-        ("AMQP_URL", servers.amqp.to_owned()),
         ("INVENTORY_DATABASE_URL", servers.inventory_database.to_owned()),
         ("ORDERS_DATABASE_URL", servers.orders_database.to_owned()),
         ("USERS_DATABASE_URL", servers.users_database.to_owned()),
@@ -271,11 +273,16 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
     let own = own.map(|(name, value)| (name.to_owned(), value));
     let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Vec<_> = own.into_iter().chain(settings).collect();
-    let service = |program, port| Service::new(program, &url(port), folder.path(), &environment, &token);
-    let inventory = service("ms-inventory", inventory_port);
-    let orders = service("ms-orders", orders_port);
-    let users = service("ms-users", users_port);
+    let service =
+        |program, port, environment: &[_]| Service::new(program, &url(port), folder.path(), environment, &token);
+    let inventory = service("ms-inventory", inventory_port, &with_amqp(&environment, servers.inventory_amqp));
+    let orders = service("ms-orders", orders_port, &with_amqp(&environment, servers.orders_amqp));
+    let users = service("ms-users", users_port, &environment);
     Services { environment, inventory, orders, users }
+}
+
+fn with_amqp(environment: &[(String, String)], url: &str) -> Vec<(String, String)> {
+    environment.iter().cloned().chain([("AMQP_URL".to_owned(), url.to_owned())]).collect()
 }
 
 /// Runs one of the programs to its end.
