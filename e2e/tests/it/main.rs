@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attempts;
 mod load;
 mod rights;
 mod service;
@@ -16,6 +17,7 @@ mod health;
 mod hostile;
 mod interleavings;
 mod lifecycle;
+mod logins;
 mod outages;
 mod settings;
 mod spine;

@@ -141,7 +141,7 @@ impl DeadLetters<'_> {
 }
 
 /// Publishes a message somebody listens to.
-async fn publish(shop: &Shop, exchange: &str, routing_key: &str, body: &str) {
+pub(crate) async fn publish(shop: &Shop, exchange: &str, routing_key: &str, body: &str) {
     let connection = Connection::connect(shop.vhost.amqp_url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
