@@ -106,3 +106,25 @@ pub fn forget_environment() {
         let _ = fs::remove_file(file);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_a_login_of_its_own_at_a_private_broker_only() {
+        let inventory = SERVICES[0];
+        let logins = Logins::read().unwrap();
+        let private = Servers {
+            database_url: "postgres://postgres@127.0.0.1/postgres".to_owned(),
+            amqp_url: "amqp://rabbit_user:rabbit_pass@127.0.0.1:5673/%2f".to_owned(),
+            rabbitmq_ui: Some("http://127.0.0.1:15673".to_owned()),
+            rabbitmqctl: Some("rabbitmqctl".to_owned()),
+        };
+        let password = logins.password("ms-inventory").unwrap();
+        let own = format!("amqp://ms-inventory:{password}@127.0.0.1:5673/%2f");
+        assert_eq!(inventory.login(&private, &logins), Some(("AMQP_URL".to_owned(), own)));
+        let foreign = Servers { rabbitmqctl: None, ..private };
+        assert_eq!(inventory.login(&foreign, &logins), None);
+    }
+}
