@@ -24,6 +24,8 @@ const KNOWN: &[&str] = &[
     "orders",
     "users",
     "rabbit_pass",
+    "inventory_pass",
+    "orders_pass",
     "guest",
     "postgres",
 ];

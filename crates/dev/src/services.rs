@@ -18,13 +18,15 @@ pub struct Service {
     pub program: &'static str,
     /// Where it listens unless that is taken.
     pub port: u16,
+    /// Whether it speaks to RabbitMQ.
+    pub uses_broker: bool,
 }
 
 /// All services, in the order they are started.
 pub const SERVICES: [Service; 3] = [
-    Service { name: "users", program: "ms-users", port: 8002 },
-    Service { name: "inventory", program: "ms-inventory", port: 8000 },
-    Service { name: "orders", program: "ms-orders", port: 8001 },
+    Service { name: "inventory", program: "ms-inventory", port: 8000, uses_broker: true },
+    Service { name: "orders", program: "ms-orders", port: 8001, uses_broker: true },
+    Service { name: "users", program: "ms-users", port: 8002, uses_broker: false },
 ];
 
 impl Service {
@@ -34,11 +36,21 @@ impl Service {
     }
 
     /// The variable by which it alone learns its own login at a private broker: the user of its program's name.
-    pub fn login(&self, servers: &Servers, logins: &Logins) -> Option<(String, String)> {
+    fn login(&self, servers: &Servers, logins: &Logins) -> Option<(String, String)> {
         servers.private_broker()?;
         let (_, address) = servers.amqp_url.rsplit_once('@')?;
         let password = logins.password(self.program)?;
         Some(("AMQP_URL".to_owned(), format!("amqp://{}:{password}@{address}", self.program)))
+    }
+
+    /// What of the [environment](Addresses::environment) it is to see: no other's database, and at a private broker its own
+    /// login.
+    pub fn own(&self, environment: &[(String, String)], servers: &Servers, logins: &Logins) -> Vec<(String, String)> {
+        let others: Vec<String> =
+            SERVICES.iter().filter(|other| other.name != self.name).map(Self::database_variable).collect();
+        let is_own = |name: &String| !others.contains(name) && (self.uses_broker || name != "AMQP_URL");
+        let own = environment.iter().filter(|(name, _)| is_own(name)).cloned();
+        own.chain(self.login(servers, logins)).collect()
     }
 
     /// The variable that holds [`Self::database_url`].
@@ -63,7 +75,7 @@ impl Addresses {
     }
 
     /// What the services and the programs beside them read. The broker's login is an administrator's, for those who use
-    /// the programs by hand; a service has [another](Service::login).
+    /// the programs by hand; a service has [another](Service::own).
     pub fn environment(&self, servers: &Servers) -> Result<Vec<(String, String)>> {
         let mut environment = vec![
             ("AMQP_URL".to_owned(), servers.amqp_url.clone()),

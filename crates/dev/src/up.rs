@@ -177,8 +177,7 @@ fn start(dir: &Path, options: Options, progress: &Progress) -> Result<Status> {
     services::write_environment(&environment)?;
     // First, so that ms-orders knows the products from its start.
     seed(dir, options, &environment, progress)?;
-    let of_service = |service: Service| environment.iter().cloned().chain(service.login(&servers, &logins)).collect();
-    start_services(dir, options, &addresses, of_service, progress)?;
+    start_services(dir, options, &addresses, |service| service.own(&environment, &servers, &logins), progress)?;
     Status::new(&servers, &addresses)
 }
 

@@ -94,7 +94,7 @@ async fn another_password_ends_every_session_but_the_new_one() {
     assert_eq!(error["extensions"]["field"], "newPassword");
 
     let right = json!({"current": PASSWORD, "new": "another horse battery"});
-    let new = crate::world::session(api.ask(&one.access, CHANGE_PASSWORD, right).await);
+    let new = crate::world::session(&api.ask(&one.access, CHANGE_PASSWORD, right).await);
     for old in [&one, &two] {
         eventually("the old token counts no more", async || !api.counts(&old.access).await).await;
         let refresh = json!({"token": old.refresh});

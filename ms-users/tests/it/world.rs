@@ -115,11 +115,11 @@ impl Instance {
     }
 
     pub(crate) async fn register(&self, email: &str, password: &str) -> Session {
-        session(self.ask("", REGISTER, json!({"email": email, "password": password})).await)
+        session(&self.ask("", REGISTER, json!({"email": email, "password": password})).await)
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Session {
-        session(self.ask("", LOGIN, json!({"email": email, "password": password})).await)
+        session(&self.ask("", LOGIN, json!({"email": email, "password": password})).await)
     }
 
     /// The ADMIN that the configuration opened.
@@ -128,7 +128,7 @@ impl Instance {
     }
 
     pub(crate) async fn refresh(&self, token: &str) -> Session {
-        session(self.ask("", REFRESH, json!({"token": token})).await)
+        session(&self.ask("", REFRESH, json!({"token": token})).await)
     }
 
     /// Whether a token proves something.
@@ -137,7 +137,7 @@ impl Instance {
     }
 }
 
-pub(crate) fn session(value: Value) -> Session {
+pub(crate) fn session(value: &Value) -> Session {
     let text = |name: &str| value[name].as_str().unwrap().to_owned();
     Session { access: text("accessToken"), refresh: text("refreshToken"), user: value["user"].clone() }
 }
