@@ -14,7 +14,7 @@ use crate::queries::{self, Migrated, Recordings};
 use crate::servers::{self, Servers};
 use crate::tally::Tally;
 use crate::testing::{self, Folder};
-use crate::{interrupt, playground, workspace};
+use crate::{dependencies, interrupt, playground, workspace};
 
 /// What to test.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,8 @@ pub fn run(selection: &Selection) -> Result<ExitCode> {
     let mut check = Check::begin(&[Need::Postgres, Need::RabbitMq, Need::Chromium, Need::Npm])?;
     if selection.is_everything() {
         check.step("format", Check::format);
+        check.step("dependencies", Check::dependencies);
+        check.step("advisories", Check::advisories);
         check.step("playground", Check::playground);
         check.step("clippy", Check::clippy);
         check.step("recorded queries", Check::recorded_queries);
@@ -66,6 +68,8 @@ struct Check {
     servers: Servers,
     progress: Progress,
     tally: Tally,
+    /// What nobody should overlook, though it is no failure.
+    notices: Vec<String>,
     /// What sqlx recorded while clippy compiled, if it compiled all.
     recordings: Option<Recordings>,
     /// Where the folders of tests lie, so that the servers of a test that crashed are found.
@@ -89,7 +93,16 @@ impl Check {
         let progress = Progress::new();
         install::ensure(needs, &progress)?;
         let servers = servers::for_tests(&progress)?;
-        Ok(Self { dir, servers, progress, tally: Tally::default(), recordings: None, folders, _lock: lock })
+        Ok(Self {
+            dir,
+            servers,
+            progress,
+            tally: Tally::default(),
+            notices: Vec::new(),
+            recordings: None,
+            folders,
+            _lock: lock,
+        })
     }
 
     /// A headline, the work, and how long it took; counted as one check.
@@ -116,6 +129,18 @@ impl Check {
         // Names of files are enough: `cargo fmt` shows the rest by doing it.
         cargo.args(["fmt", "--all", "--check", "--", "-l"]);
         self.command("cargo-fmt", cargo)
+    }
+
+    fn dependencies(&mut self) -> Result<()> {
+        dependencies::check_rules(&self.dir, &self.progress)
+    }
+
+    fn advisories(&mut self) -> Result<()> {
+        if let Some(notice) = dependencies::check_advisories(&self.dir, &self.progress)? {
+            println!("NOTICE: {notice}");
+            self.notices.push(notice);
+        }
+        Ok(())
     }
 
     fn playground(&mut self) -> Result<()> {
@@ -186,6 +211,9 @@ impl Check {
     fn end(self) -> ExitCode {
         self.stop();
         println!();
+        for notice in &self.notices {
+            println!("NOTICE: {notice}");
+        }
         for failure in self.tally.failures() {
             println!("failed: {failure}");
         }

@@ -14,6 +14,7 @@ pub mod up;
 
 pub mod bench;
 pub mod check;
+pub mod dependencies;
 pub mod queries;
 pub mod tally;
 

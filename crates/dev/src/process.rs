@@ -114,6 +114,17 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Waits for its end, up to `patience`, and says how it ended, where it has.
+    pub fn ended_within(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.exited() {
+                None if Instant::now() < deadline => thread::sleep(LOOK_EVERY),
+                ended => return ended,
+            }
+        }
+    }
+
     /// Waits until `ready` says so. An error, with the end of the log, if the process ends first or `patience` does.
     pub fn wait_ready(&mut self, patience: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let deadline = Instant::now() + patience;
