@@ -15,6 +15,7 @@ pub mod up;
 pub mod bench;
 pub mod check;
 pub mod dependencies;
+pub mod fuzz;
 pub mod queries;
 pub mod tally;
 

@@ -9,7 +9,7 @@ use dev::check::Selection;
 use dev::progress::Progress;
 use dev::servers;
 use dev::status::Status;
-use dev::{accounts, bench, check, install, interrupt, testing, up, workspace};
+use dev::{accounts, bench, check, fuzz, install, interrupt, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
@@ -56,6 +56,12 @@ enum Command {
         /// Only this package's tests
         #[arg(short, long)]
         package: Option<String>,
+        /// Fuzzes the parsers of outside input instead, or those whose name contains the filter
+        #[arg(long, conflicts_with = "package")]
+        fuzz: bool,
+        /// How long each of them is fuzzed
+        #[arg(long, default_value_t = 60, requires = "fuzz", value_name = "N")]
+        seconds: u32,
     },
     /// Measures how fast it is, as ratios in one run on this machine; --help lists what can be measured
     #[command(disable_help_flag = true)]
@@ -95,7 +101,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Reset => up::reset()?,
         Command::Status { json } => print_status(json)?,
         Command::Psql { name, arguments } => psql(&name, &arguments)?,
-        Command::Test { filter, package } => return check::run(&Selection { filter, package }),
+        Command::Test { fuzz: true, filter, seconds, .. } => return fuzz::run(&fuzz::Selection { filter, seconds }),
+        Command::Test { filter, package, .. } => return check::run(&Selection { filter, package }),
         Command::Bench { arguments } => return bench::run(&arguments),
         Command::Prepare => return check::record_queries(),
         Command::Servers { stop: false } => start_servers()?,

@@ -25,12 +25,16 @@ pub fn test_dir() -> Result<PathBuf> {
     Ok(root()?.join(".dev/test"))
 }
 
-/// Folder of the programs cargo built with `profile` (`debug` or `release`), found from the running one, so that any
-/// `CARGO_TARGET_DIR` works.
+/// Folder of the programs cargo built with `profile` (`debug` or `release`).
 pub fn programs(profile: &str) -> Result<PathBuf> {
+    Ok(target()?.join(profile))
+}
+
+/// Cargo's target folder, found from the running program, so that any `CARGO_TARGET_DIR` works.
+pub fn target() -> Result<PathBuf> {
     let own = own_folder()?;
     let target = own.parent().with_context(|| format!("{} is not in a target folder of cargo", own.display()))?;
-    Ok(target.join(profile))
+    Ok(target.to_path_buf())
 }
 
 /// The profile the running program was built with.
