@@ -1,5 +1,8 @@
-//! Configuration by flags and environment.
+//! Configuration by flags, environment and files.
 
+mod secrets;
+
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use clap::{Args, Parser};
@@ -7,13 +10,30 @@ use clap::{Args, Parser};
 pub use secrecy::{ExposeSecret, SecretString};
 
 /// Reads the command line and the environment, after adding what `.env` and `.dev/env` set and the environment does
-/// not: `cargo dev up` writes the latter, so that a command typed by hand finds the servers it started.
+/// not: `cargo dev up` writes the latter, so that a command typed by hand finds the servers it started. A secret may
+/// stand in a file instead, which a variable with `_FILE` at the end of its name tells; see [`secrets`].
 pub fn parse<C: Parser>() -> C {
+    let mut sources = vec![environment()];
     for file in [".env", ".dev/env"] {
         // Most of the time neither is there.
+        let Ok(variables) = dotenvy::from_filename_iter(file) else { continue };
+        sources.push(variables.flatten().collect());
         dotenvy::from_filename(file).ok();
     }
-    C::parse()
+    let read = secrets::read(C::command(), &sources);
+    let parsed = read.and_then(|command| {
+        let mut again = command.clone();
+        C::from_arg_matches_mut(&mut command.get_matches()).map_err(|error| error.format(&mut again))
+    });
+    parsed.unwrap_or_else(|error| error.exit())
+}
+
+/// What the process was given; what is not UTF-8 is no setting.
+fn environment() -> HashMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// What every service can be told about how it listens, logs and stops.
