@@ -18,7 +18,7 @@ pub mod sweeper;
 use std::time::Duration;
 
 use auth::Keys;
-use boot::config::ExposeSecret;
+use boot::config::{Authorities, ExposeSecret};
 use boot::database::Database;
 use boot::health::Health;
 use boot::service::Running;
@@ -91,7 +91,8 @@ pub fn database(config: &config::Database) -> anyhow::Result<Database> {
 /// # Errors
 /// When the URL is none.
 pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
-    Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)
+    let broker = Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)?;
+    Ok(broker.trusting(config.amqp_ca_file.as_ref().map(Authorities::pem)))
 }
 
 fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker, keys: &Keys) -> Health {

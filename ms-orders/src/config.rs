@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use auth::config::Trust;
-use boot::config::{Broker, Process, SecretString};
+use boot::config::{Authorities, Broker, Process, SecretString};
 use boot::database::Bounds;
 use clap::Args;
 use rust_decimal::Decimal;
@@ -45,9 +45,9 @@ pub struct Config {
     #[command(flatten)]
     pub broker: Broker,
 
-    /// Where inventory answers, without a path. It is asked for all products at each start, in case a change was missed.
-    #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
-    pub inventory_url: String,
+    /// The service next to this one.
+    #[command(flatten)]
+    pub inventory: Inventory,
 
     /// Whose tokens are trusted.
     #[command(flatten)]
@@ -67,6 +67,19 @@ impl Config {
         let secrets = [("ORDERS_DATABASE_URL", &self.database.database_url), ("AMQP_URL", &self.broker.amqp_url)];
         boot::demo::refuse(self.process.environment, &secrets)
     }
+}
+
+/// How to reach ms-inventory.
+#[derive(Debug, Clone, Args)]
+pub struct Inventory {
+    /// Where inventory answers, without a path. It is asked for all products at each start, in case a change was missed.
+    #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
+    pub inventory_url: String,
+
+    /// A PEM file of the authorities whose certificates inventory may show over https://; those the system trusts where
+    /// it is not set.
+    #[arg(long, env = "INVENTORY_CA_FILE", value_parser = Authorities::read)]
+    pub inventory_ca_file: Option<Authorities>,
 }
 
 /// How orders are taken.

@@ -20,7 +20,7 @@ pub mod till;
 use std::time::Duration;
 
 use auth::Keys;
-use boot::config::ExposeSecret;
+use boot::config::{Authorities, ExposeSecret};
 use boot::database::Database;
 use boot::health::Health;
 use boot::service::Running;
@@ -66,7 +66,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let routes = graphql::router(database.requests.clone(), &relay, config.shop.clone());
     let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, &keys), metrics);
-    let (pool, inventory_url, trust) = (database.pool.clone(), config.inventory_url, config.trust);
+    let (pool, inventory, trust) = (database.pool.clone(), config.inventory, config.trust);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, shop, listening, shutdown } = &worker;
@@ -74,7 +74,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         migrated?;
         tokio::join!(
             broker.run(shutdown, &worker),
-            catalogue::fill::run(pool, &inventory_url, listening, &filled, shutdown),
+            catalogue::fill::run(pool, &inventory, listening, &filled, shutdown),
             payment::run(pool, relay, shop, shutdown),
             overdue::run(pool, relay, shop, shutdown),
             trust.follow(&keys, shutdown),
@@ -97,7 +97,8 @@ pub fn database(config: &config::Database) -> anyhow::Result<Database> {
 /// # Errors
 /// When the URL is none.
 pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
-    Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)
+    let broker = Broker::new(config.amqp_url.expose_secret(), APP).map_err(anyhow::Error::msg)?;
+    Ok(broker.trusting(config.amqp_ca_file.as_ref().map(Authorities::pem)))
 }
 
 fn health(

@@ -15,7 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take orders and bring them on until told to stop.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Bring the database up to date, and exit.
     Migrate(Database),
     /// Look at the messages that could not be handled, replay or purge them.
@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {
     match boot::config::parse::<Cli>().command {
-        Command::Serve(config) => ms_orders::serve(config).await,
+        Command::Serve(config) => ms_orders::serve(*config).await,
         Command::Migrate(database) => ms_orders::database(&database)?.migrate(&ms_orders::MIGRATIONS).await,
         Command::DeadLetters { broker, command } => {
             let broker = ms_orders::broker(&broker)?;

@@ -1,5 +1,6 @@
 //! Configuration by flags, environment and files.
 
+mod authorities;
 mod secrets;
 
 use std::collections::HashMap;
@@ -7,6 +8,7 @@ use std::net::IpAddr;
 
 use clap::{Args, Parser};
 
+pub use authorities::Authorities;
 pub use secrecy::{ExposeSecret, SecretString};
 
 /// Reads the command line and the environment, after adding what `.env` and `.dev/env` set and the environment does
@@ -60,7 +62,7 @@ pub struct Process {
 /// How to reach the broker.
 #[derive(Debug, Clone, Args)]
 pub struct Broker {
-    /// The broker, as an amqp:// URL.
+    /// The broker, as an amqp:// URL, or amqps:// over TLS.
     #[arg(
         long,
         env = "AMQP_URL",
@@ -69,6 +71,10 @@ pub struct Broker {
         hide_default_value = true
     )]
     pub amqp_url: SecretString,
+
+    /// A PEM file of the authorities whose certificates an amqps:// broker may show, beside the public ones.
+    #[arg(long, env = "AMQP_CA_FILE", value_parser = Authorities::read)]
+    pub amqp_ca_file: Option<Authorities>,
 }
 
 /// Where a service runs.

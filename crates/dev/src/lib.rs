@@ -29,6 +29,7 @@ pub mod postgres;
 pub mod psql;
 pub mod rabbitmq;
 pub mod servers;
+pub mod tls;
 
 pub mod fingerprint;
 pub mod install;

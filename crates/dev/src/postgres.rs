@@ -1,7 +1,7 @@
 //! A private PostgreSQL: its own data directory, its own port, on the loopback interface only.
 
 use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use nix::unistd::{User, geteuid};
 
 use crate::fingerprint::Fingerprint;
 use crate::process::{Farewell, Process};
+use crate::tls::TlsFiles;
 use crate::{install, ports};
 
 /// The superuser of every private server, and its password.
@@ -25,7 +26,7 @@ const FAREWELL: Farewell = Farewell::new(Signal::SIGINT, Duration::from_secs(20)
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a private PostgreSQL is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Taken where it is free.
     pub port: Option<u16>,
@@ -33,14 +34,16 @@ pub struct Options {
     pub max_connections: u16,
     /// Whether a commit survives a crash of the machine. A crash of the server alone loses nothing either way.
     pub durable: bool,
+    /// What it shows to clients that ask for TLS; without it they are told there is none.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Options {
     /// For `cargo dev up`: the usual port, default durability.
-    pub const RUN: Self = Self { port: Some(5432), max_connections: 200, durable: true };
+    pub const RUN: Self = Self { port: Some(5432), max_connections: 200, durable: true, tls: None };
 
     /// For tests: any port, many connections, and no waiting for the disk, since no test pulls the machine's plug.
-    pub const TEST: Self = Self { port: None, max_connections: 500, durable: false };
+    pub const TEST: Self = Self { port: None, max_connections: 500, durable: false, tls: None };
 }
 
 /// A running server. Dropping it kills it; its data stays.
@@ -129,6 +132,12 @@ fn launch(dir: &Path, port: u16, options: &Options) -> Result<Process> {
     set("unix_socket_directories", "");
     set("max_connections", &options.max_connections.to_string());
     set("log_line_prefix", "%m [%p] %d ");
+    if let Some(tls) = &options.tls {
+        // The server takes no key that others may read, and runs in its data directory.
+        account.write_private(&data.join("server.crt"), &fs::read_to_string(&tls.certificate)?)?;
+        account.write_private(&data.join("server.key"), &fs::read_to_string(&tls.key)?)?;
+        set("ssl", "on");
+    }
     if !options.durable {
         set("fsync", "off");
         set("full_page_writes", "off");
@@ -218,6 +227,7 @@ impl Account {
 
     fn write_private(&self, file: &Path, content: &str) -> Result<PathBuf> {
         fs::write(file, content)?;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
         if let Some(user) = &self.other {
             chown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         }

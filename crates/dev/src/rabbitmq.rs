@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use self::node::{Epmd, Node};
 use crate::management::Management;
 use crate::process::Process;
+use crate::tls::TlsFiles;
 
 mod node;
 
@@ -19,21 +20,23 @@ pub const USER: &str = "rabbit_user";
 /// Its password.
 pub const PASSWORD: &str = "rabbit_pass";
 
-/// Where a private RabbitMQ should listen.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where a private RabbitMQ should listen, and how.
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// AMQP; taken where it is free.
     pub port: Option<u16>,
     /// Management UI and API; taken where it is free.
     pub ui_port: Option<u16>,
+    /// AMQP is spoken over TLS, and in no other way.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Options {
     /// For `cargo dev up`: the usual ports.
-    pub const RUN: Self = Self { port: Some(5672), ui_port: Some(15672) };
+    pub const RUN: Self = Self { port: Some(5672), ui_port: Some(15672), tls: None };
 
     /// For tests: any ports.
-    pub const TEST: Self = Self { port: None, ui_port: None };
+    pub const TEST: Self = Self { port: None, ui_port: None, tls: None };
 }
 
 /// A running node: a broker by itself, or one of a [`cluster`]. Dropping it kills it; its data stays.
@@ -60,7 +63,8 @@ impl RabbitMq {
 
     /// AMQP URL of the default vhost.
     pub fn url(&self) -> String {
-        format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{}/%2f", self.node.port)
+        let scheme = if self.node.tls.is_some() { "amqps" } else { "amqp" };
+        format!("{scheme}://{USER}:{PASSWORD}@127.0.0.1:{}/%2f", self.node.port)
     }
 
     /// The port AMQP is spoken on.

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, ConnectionStatus};
+use lapin::{Connection, ConnectionBuilder, ConnectionProperties, ConnectionStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Broker {
     uri: AMQPUri,
+    tls: OwnedTLSConfig,
     name: &'static str,
     /// The connection of a session that works, or why there is none.
     session: watch::Sender<Result<ConnectionStatus, String>>,
@@ -47,7 +49,7 @@ pub trait Work: Sync {
 }
 
 impl Broker {
-    /// A broker by its `amqp://` URL. `name` is how the connection is called in the management UI.
+    /// A broker by its `amqp://` or `amqps://` URL. `name` is how the connection is called in the management UI.
     ///
     /// # Errors
     /// When the URL is none; the message does not contain it, because it holds a password.
@@ -55,7 +57,14 @@ impl Broker {
         let mut uri: AMQPUri = url.parse().map_err(|error| format!("not an amqp URL: {error}"))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         let (session, _) = watch::channel(Err("not connected yet".into()));
-        Ok(Self { uri, name, session })
+        Ok(Self { uri, tls: OwnedTLSConfig::default(), name, session })
+    }
+
+    /// Over TLS, the broker's certificate may be of one of the authorities in `pem`, too, and not only of a public one.
+    #[must_use]
+    pub fn trusting(mut self, pem: Option<&str>) -> Self {
+        self.tls.cert_chain = pem.map(str::to_owned);
+        self
     }
 
     /// Whether a session works, with all it needs declared.
@@ -87,7 +96,11 @@ impl Broker {
 
     fn open(&self) -> impl Future<Output = lapin::Result<Connection>> + Send + 'static {
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
-        Connection::connect_uri(self.uri.clone(), properties)
+        let (uri, tls) = (self.uri.clone(), self.tls.clone());
+        async move {
+            let connection = ConnectionBuilder::new()?.with_uri(uri).with_properties(properties);
+            connection.with_tls_config(tls).connect().await
+        }
     }
 
     /// Runs `work` on a connection until `shutdown`, beginning anew with a growing pause whenever it fails.

@@ -157,7 +157,8 @@ fn cases(product: &Value) -> Vec<Case> {
 /// A product of which at least one can be sold.
 async fn product(inventory_url: &str, timeout: Duration) -> anyhow::Result<Value> {
     let query = "{ products(first: 1, filter: {minAvailable: 1}) { nodes { id name } } }";
-    let asked = reqwest::Client::new()
+    let asked = boot::neighbour::client(None)?
+        .build()?
         .post(format!("{inventory_url}/graphql"))
         .timeout(timeout)
         .json(&json!({"query": query}))

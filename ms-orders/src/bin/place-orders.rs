@@ -88,7 +88,7 @@ const STATES: [&str; 5] = ["PENDING", "CONFIRMED", "COMPLETED", "REFUNDED", "CAN
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = parse::<Cli>();
-    let client = reqwest::Client::new();
+    let client = boot::neighbour::client(None)?.build()?;
     let customer = login(&client, &cli.users_url, &cli.customer_email, &cli.customer_password).await?;
     let admin = login(&client, &cli.users_url, &cli.admin_email, &cli.admin_password).await?;
     let shop = Shop { client, customer, admin, cli: cli.clone() };

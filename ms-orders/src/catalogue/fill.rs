@@ -16,6 +16,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::{Change, Product, keep};
+use crate::config::Inventory;
 
 const QUERY: &str = "query Catalogue($after: String) {
   products(first: 100, after: $after) {
@@ -33,7 +34,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// or at once where it was filled at an earlier start.
 pub async fn run(
     pool: &PgPool,
-    inventory_url: &str,
+    inventory: &Inventory,
     listening: &CancellationToken,
     filled: &CancellationToken,
     shutdown: &CancellationToken,
@@ -41,7 +42,7 @@ pub async fn run(
     let filling = async {
         let mut pauses = pauses();
         listening.cancelled().await;
-        while let Err(error) = fill(pool, inventory_url, filled).await {
+        while let Err(error) = fill(pool, inventory, filled).await {
             let pause = pauses.next().unwrap_or(MAX_PAUSE);
             let (error, pause_ms) = (format!("{error:#}"), pause.as_millis());
             tracing::warn!(error, pause_ms, "the catalogue cannot be filled yet");
@@ -56,16 +57,16 @@ pub async fn run(
 ///
 /// # Errors
 /// When the database or inventory is away; what was fetched so far is kept.
-async fn fill(pool: &PgPool, inventory_url: &str, filled: &CancellationToken) -> anyhow::Result<()> {
+async fn fill(pool: &PgPool, inventory: &Inventory, filled: &CancellationToken) -> anyhow::Result<()> {
     if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#).fetch_one(pool).await? {
         filled.cancel();
     }
-    // Inventory is a neighbour; no proxy has business between us.
-    let client = Client::builder().timeout(PAGE_TIMEOUT).no_proxy().build()?;
+    let client = boot::neighbour::client(inventory.inventory_ca_file.as_ref())?.timeout(PAGE_TIMEOUT).build()?;
     let mut after = None;
     let mut count = 0;
     loop {
-        let page = page(&client, inventory_url, after).await.context("inventory does not give its products")?;
+        let page =
+            page(&client, &inventory.inventory_url, after).await.context("inventory does not give its products")?;
         count += page.edges.len();
         let changes =
             page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use super::{Options, PASSWORD, USER};
 use crate::management::Management;
 use crate::process::{Farewell, Process};
+use crate::tls::TlsFiles;
 use crate::{install, ports};
 
 /// RabbitMQ closes its queues and connections on SIGTERM.
@@ -49,6 +50,7 @@ pub(super) struct Node {
     /// Names of all nodes of the cluster; none for a broker by itself.
     pub(super) peers: Vec<String>,
     pub(super) port: u16,
+    pub(super) tls: Option<TlsFiles>,
     ui_port: u16,
     distribution_port: u16,
     epmd_port: u16,
@@ -63,6 +65,7 @@ impl Node {
             name: name.to_owned(),
             peers: Vec::new(),
             port: pick(options.port)?,
+            tls: options.tls,
             ui_port: pick(options.ui_port)?,
             distribution_port: ports::any()?,
             epmd_port,
@@ -90,7 +93,6 @@ impl Node {
 
     fn configuration(&self) -> String {
         let mut lines = vec![
-            format!("listeners.tcp.local = 127.0.0.1:{}", self.port),
             "management.tcp.ip = 127.0.0.1".to_owned(),
             format!("management.tcp.port = {}", self.ui_port),
             format!("default_user = {USER}"),
@@ -99,6 +101,15 @@ impl Node {
             "log.console.level = info".to_owned(),
             "log.file = false".to_owned(),
         ];
+        match &self.tls {
+            None => lines.push(format!("listeners.tcp.local = 127.0.0.1:{}", self.port)),
+            Some(tls) => lines.extend([
+                "listeners.tcp = none".to_owned(),
+                format!("listeners.ssl.local = 127.0.0.1:{}", self.port),
+                format!("ssl_options.certfile = {}", tls.certificate.display()),
+                format!("ssl_options.keyfile = {}", tls.key.display()),
+            ]),
+        }
         if !self.peers.is_empty() {
             lines.push("cluster_formation.peer_discovery_backend = classic_config".to_owned());
             let peers = self.peers.iter().zip(1..);
