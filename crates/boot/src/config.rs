@@ -1,6 +1,7 @@
 //! Configuration by flags, environment and files.
 
 mod authorities;
+mod http;
 mod secrets;
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use clap::{Args, Parser};
 
 pub use authorities::Authorities;
+pub use http::{Http, Origin};
 pub use secrecy::{ExposeSecret, SecretString};
 
 /// Reads the command line and the environment, after adding what `.env` and `.dev/env` set and the environment does
@@ -48,6 +50,10 @@ pub struct Process {
     /// The address to listen on.
     #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1")]
     pub bind_address: IpAddr,
+
+    /// How HTTP is served.
+    #[command(flatten)]
+    pub http: Http,
 
     /// How to write the log: `text` for people, `json` for machines.
     #[arg(long, env = "LOG_FORMAT", default_value = "text")]

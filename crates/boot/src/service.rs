@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Process;
-use crate::{http, shutdown};
+use crate::http::Server;
+use crate::shutdown;
 
 /// A service that has been started.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Running {
 /// of the draining; all of it takes no longer than the configured time.
 ///
 /// # Errors
-/// When the port is taken.
+/// When the port is taken, or the certificate cannot be used.
 pub async fn start(
     process: &Process,
     port: u16,
@@ -35,10 +36,11 @@ pub async fn start(
     work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    let server = Server::new(&process.http)?;
     let listener = TcpListener::bind((process.bind_address, port)).await.context("cannot listen")?;
     let address = listener.local_addr()?;
     let worked = CancellationToken::new();
-    let serving = http::serve(listener, routes, worked.clone());
+    let serving = server.serve(listener, routes, worked.clone());
     let whole = async move {
         let work = async {
             let ended = work.await;

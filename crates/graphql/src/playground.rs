@@ -19,6 +19,9 @@ struct Dist;
 
 const NOT_BUILT: &str = include_str!("playground.html");
 
+/// In a frame of a foreign page, a click could be led onto the button that runs a mutation.
+const UNFRAMED: &str = "frame-ancestors 'none'";
+
 /// The page a browser gets at `/graphql`.
 pub(crate) fn page() -> Response<Body> {
     const HEADERS: [(HeaderName, HeaderValue); 5] = [
@@ -27,8 +30,7 @@ pub(crate) fn page() -> Response<Body> {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::VARY, HeaderValue::from_static("accept")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        // In a frame of a foreign page, a click could be led onto the button that runs a mutation.
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("frame-ancestors 'none'")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(UNFRAMED)),
     ];
     let body = Dist::get("index.html").map_or_else(|| Body::from(NOT_BUILT), |page| Body::from(bytes(page)));
     let mut response = Response::new(body);
@@ -50,11 +52,15 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
     let cache_control = if hashed { "public, max-age=31536000, immutable" } else { "no-cache" };
     let etag = etag(&file);
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str()) {
-        return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response();
+        // What is told with this takes the place of what the browser was told with the file.
+        let headers = [(header::CACHE_CONTROL, cache_control), (header::CONTENT_SECURITY_POLICY, UNFRAMED)];
+        return (StatusCode::NOT_MODIFIED, headers, [(header::ETAG, etag)]).into_response();
     }
     let headers = [
         (header::CONTENT_TYPE, file.metadata.mimetype().to_owned()),
         (header::CACHE_CONTROL, cache_control.to_owned()),
+        // The editor's workers are bound by what their own files are answered with, and they load others.
+        (header::CONTENT_SECURITY_POLICY, UNFRAMED.to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (header::ETAG, etag),
     ];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_graphql::{EmptySubscription, Enum, ID, InputObject, Object, Schema};
-use boot::config::{Environment, LogFormat, Process as Settings};
+use boot::config::{Environment, Http, LogFormat, Process as Settings};
 use boot::health::Health;
 use dev::ports;
 use dev::process::{Farewell, Process};
@@ -50,6 +50,7 @@ pub async fn serve(port: u16) -> Result<()> {
     let settings = Settings {
         environment: Environment::Development,
         bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        http: Http::default(),
         log_format: LogFormat::Text,
         drain_timeout_seconds: 10,
     };
