@@ -98,14 +98,15 @@ async fn told(service: &Api) -> Value {
     })
 }
 
-async fn product(inventory: &Api) -> String {
+/// A new product, of which there are ten.
+pub(crate) async fn product(inventory: &Api) -> String {
     let create = "mutation($input: ProductInput!) { createProduct(input: $input) { id } }";
     let input = json!({"sku": "TEA-1", "name": "Tea", "price": "1.00", "onHand": 10});
     text(&inventory.ask(create, json!({"input": input})).await["id"])
 }
 
 /// Places an order for one, as soon as orders knows the product.
-async fn placed(orders: &Api, product: &str) -> String {
+pub(crate) async fn placed(orders: &Api, product: &str) -> String {
     let items = json!([{"productId": product, "quantity": 1}]);
     let quote = "query($items: [ItemInput!]!) { quote(items: $items) { total } }";
     let variables = json!({"items": items});
@@ -116,7 +117,8 @@ async fn placed(orders: &Api, product: &str) -> String {
     text(&order["id"])
 }
 
-async fn confirmed(orders: &Api, id: &str) {
+/// Waits until inventory has confirmed the order.
+pub(crate) async fn confirmed(orders: &Api, id: &str) {
     let status = async || orders.ask("query($id: ID!) { order(id: $id) { status } }", json!({"id": id})).await;
     becomes(json!({"status": "CONFIRMED"}), status).await;
 }

@@ -5,6 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attempts;
+
+#[path = "../../../crates/boot/tests/it/authority.rs"]
+mod authority;
 mod load;
 mod rights;
 mod service;
@@ -22,4 +25,5 @@ mod outages;
 mod settings;
 mod spine;
 mod test_events;
+mod tls;
 mod tools;

@@ -1,4 +1,5 @@
 use std::fmt::Debug;
+use std::fs;
 use std::ops::Deref;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dev::instance::{self, Instance};
 use dev::log;
-use reqwest::{Client, StatusCode};
+use reqwest::{Certificate, Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -52,7 +53,12 @@ impl Service {
         token: &str,
     ) -> Self {
         // A connection to a process that was killed since is of no use to the next request.
-        let http = Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(DEADLINE).build().unwrap();
+        let http = Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(DEADLINE);
+        // Whom ms-orders trusts, a test does.
+        let authorities = environment.iter().find(|(name, _)| name == "INVENTORY_CA_FILE");
+        let read = |file: &String| Certificate::from_pem_bundle(&fs::read(file).unwrap()).unwrap();
+        let trusted = authorities.map(|(_, file)| read(file)).unwrap_or_default();
+        let http = http.tls_certs_only(trusted).build().unwrap();
         let api = Api { url: url.to_owned(), http, token: token.to_owned() };
         Self { program, api, folder: folder.into(), environment: environment.to_vec(), instance: None }
     }

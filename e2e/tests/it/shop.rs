@@ -254,7 +254,8 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
     let issuer = LocalIssuer::create(folder.path()).unwrap();
     let token = issuer.token(Uuid::from_u128(1), Role::Admin).unwrap();
     let [inventory_port, orders_port, users_port] = [0; 3].map(|_| ports::any().unwrap());
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let scheme = if settings.iter().any(|(name, _)| *name == "TLS_CERT_FILE") { "https" } else { "http" };
+    let url = |port: u16| format!("{scheme}://127.0.0.1:{port}");
     let own = [
         ("INVENTORY_DATABASE_URL", servers.inventory_database.to_owned()),
         ("ORDERS_DATABASE_URL", servers.orders_database.to_owned()),
