@@ -4,13 +4,23 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
 /// lapin logs the whole body of a message that reached no queue, and each broken connection as an error; we log the
 /// message's id, and the session that begins anew. sqlx passes on the server's notices.
 const DEFAULT_FILTER: &str = "info,lapin=off,sqlx=warn";
+
+/// Whether a line may be logged, whatever `RUST_LOG` says. At this level lapin logs each frame it sends, and one of them
+/// holds the password.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    *line.level() < Level::TRACE || !line.target().starts_with("lapin")
+}
 
 /// Begins to log, by `RUST_LOG` where it is set.
 ///
@@ -23,10 +33,10 @@ pub fn log(format: LogFormat) -> anyhow::Result<()> {
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
     match format {
-        LogFormat::Text => log.with_target(false).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => log.with_target(false).finish().with(filter_fn(is_harmless)).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(filter_fn(is_harmless)).try_init(),
     }
-    .map_err(anyhow::Error::from_boxed)
+    .context("cannot log")
 }
 
 /// Begins to count, for the whole process.

@@ -22,6 +22,7 @@ mod interleavings;
 mod lifecycle;
 mod logins;
 mod outages;
+mod secrets;
 mod settings;
 mod spine;
 mod test_events;
