@@ -36,6 +36,8 @@ pub async fn start(
     work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    // It holds all that a service ever does at once, and moving it again and again overflows the stack of a test's thread.
+    let work = Box::pin(work);
     let server = Server::new(&process.http)?;
     let listener = TcpListener::bind((process.bind_address, port)).await.context("cannot listen")?;
     let address = listener.local_addr()?;
