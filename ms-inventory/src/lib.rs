@@ -62,7 +62,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let routes = graphql::router(database.requests.clone(), relay.clone());
     let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &keys), metrics);
-    let (pool, trust) = (database.pool.clone(), config.trust);
+    let (pool, trust) = (database.pool.clone(), config.trust.source()?);
     let worker = Worker { broker, pool, relay, engine: config.engine, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, engine, shutdown } = &worker;

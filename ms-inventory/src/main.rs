@@ -15,7 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve GraphQL and settle orders until told to stop.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Bring the database up to date, and exit.
     Migrate(Database),
     /// Check on the live database that stock adds up; exits 1 and lists the drift where it does not.
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {
     match boot::config::parse::<Cli>().command {
-        Command::Serve(config) => ms_inventory::serve(config).await,
+        Command::Serve(config) => ms_inventory::serve(*config).await,
         Command::Migrate(database) => ms_inventory::database(&database)?.migrate(&ms_inventory::MIGRATIONS).await,
         Command::Doctor(database) => ms_inventory::doctor::run(&database).await,
         Command::DeadLetters { broker, command } => {

@@ -66,7 +66,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let routes = graphql::router(database.requests.clone(), &relay, config.shop.clone());
     let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, &keys), metrics);
-    let (pool, inventory, trust) = (database.pool.clone(), config.inventory, config.trust);
+    let (pool, inventory, trust) = (database.pool.clone(), config.inventory, config.trust.source()?);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, shop, listening, shutdown } = &worker;

@@ -15,7 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Register and sign in people until told to stop.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Bring the database up to date, and exit.
     Migrate(Database),
     /// Look at the keys that sign tokens, or have a new one take over.
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {
     match boot::config::parse::<Cli>().command {
-        Command::Serve(config) => ms_users::serve(config).await,
+        Command::Serve(config) => ms_users::serve(*config).await,
         Command::Migrate(database) => ms_users::database(&database)?.migrate(&ms_users::MIGRATIONS).await,
         Command::Keys { database, keys, command } => {
             let seal = signing::Seal::of(&keys.key_encryption_secret)?;

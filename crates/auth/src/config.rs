@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use boot::config::Authorities;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +66,11 @@ pub struct Trust {
     #[arg(long, env = "JWKS_URL", default_value = "http://127.0.0.1:8002/.well-known/jwks.json")]
     pub jwks_url: String,
 
+    /// A PEM file of the authorities whose certificates may be shown at an https:// URL of keys; those the system trusts
+    /// where it is not set.
+    #[arg(long, env = "JWKS_CA_FILE", value_parser = Authorities::read)]
+    pub jwks_ca_file: Option<Authorities>,
+
     /// How often the keys are looked at again, in seconds: so long after an account was disabled its tokens are still
     /// taken, and so long after a role was taken away.
     #[arg(long, env = "JWKS_PERIOD_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=900))]
@@ -72,11 +78,31 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Where the keys come from.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made of the authorities.
+    pub fn source(&self) -> anyhow::Result<Source> {
+        Ok(Source {
+            client: boot::neighbour::client(self.jwks_ca_file.as_ref())?.build()?,
+            url: self.jwks_url.clone(),
+            period: Duration::from_secs(self.jwks_period_seconds),
+        })
+    }
+}
+
+/// Where keys come from.
+#[derive(Debug)]
+pub struct Source {
+    client: reqwest::Client,
+    url: String,
+    period: Duration,
+}
+
+impl Source {
     /// Keeps `keys` up to date until `shutdown`.
     pub async fn follow(&self, keys: &Keys, shutdown: &CancellationToken) {
-        let client = reqwest::Client::new();
-        let period = Duration::from_secs(self.jwks_period_seconds);
-        keys.follow(period, shutdown, || load(&client, &self.jwks_url)).await;
+        keys.follow(self.period, shutdown, || load(&self.client, &self.url)).await;
     }
 }
 

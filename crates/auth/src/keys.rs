@@ -129,9 +129,11 @@ impl Keys {
                     self.hear(Known { keys: last.keys.clone(), revoked: last.revoked.clone(), tried: None });
                 }
             }
+            // Without any key nobody can be let in, so it is looked for as often as may be.
+            let patience = if self.check().is_ok() { period.saturating_sub(MIN_PAUSE) } else { Duration::ZERO };
             let pause = async {
                 tokio::time::sleep(MIN_PAUSE.min(period)).await;
-                timeout(period.saturating_sub(MIN_PAUSE), self.wanted.notified()).await.ok();
+                timeout(patience, self.wanted.notified()).await.ok();
             };
             shutdown.run_until_cancelled(pause).await;
         }

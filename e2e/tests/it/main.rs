@@ -5,11 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attempts;
-
 #[path = "../../../crates/boot/tests/it/authority.rs"]
 mod authority;
 mod load;
-mod rights;
 mod service;
 mod shop;
 
@@ -22,6 +20,7 @@ mod interleavings;
 mod lifecycle;
 mod logins;
 mod outages;
+mod rights;
 mod secrets;
 mod settings;
 mod spine;

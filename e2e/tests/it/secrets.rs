@@ -9,14 +9,20 @@ use dev::testing::{DATABASE_VARIABLE, Database, Folder, Vhost};
 use dev::{instance, psql};
 use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::json;
 
 use crate::health::{confirmed, placed, product};
 use crate::service::{PROFILE, Service, becomes, eventually};
-use crate::shop::{ServerUrls, printed, services};
+use crate::shop::{ServerUrls, Services, printed, services, text};
 
 /// As the servers know them, and as URLs tell them.
 const DATABASE_PASSWORD: [&str; 2] = ["Quartz@Vellum7", "Quartz%40Vellum7"];
 const BROKER_PASSWORD: [&str; 2] = ["Saffron@Kestrel9", "Saffron%40Kestrel9"];
+
+/// Of an account.
+const USER_PASSWORD: &str = "Marble Otter 4 Lantern";
+
+const KEY_ENCRYPTION_SECRET: &str = "Cobalt Heron 2 Thicket";
 
 /// A role with [`DATABASE_PASSWORD`], dropped after what it owns.
 struct Role {
@@ -58,6 +64,7 @@ impl Drop for Role {
 struct Servers {
     inventory: Database,
     orders: Database,
+    users: Database,
     // After the databases it owns.
     role: Role,
     vhost: Vhost,
@@ -66,9 +73,9 @@ struct Servers {
 
 impl Servers {
     fn create() -> Self {
-        let (inventory, orders) = (Database::create("inventory").unwrap(), Database::create("orders").unwrap());
+        let [inventory, orders, users] = ["inventory", "orders", "users"].map(|name| Database::create(name).unwrap());
         let (role, vhost) = (Role::create(format!("{}_owner", inventory.name())), Vhost::create().unwrap());
-        let servers = Self { inventory, orders, role, vhost, folder: Folder::create("secrets").unwrap() };
+        let servers = Self { inventory, orders, users, role, vhost, folder: Folder::create("secrets").unwrap() };
         servers.set_broker_password(BROKER_PASSWORD[0]);
         servers
     }
@@ -103,13 +110,19 @@ async fn no_secret_is_logged_in_a_whole_life_with_everything_logged() {
     let urls = ServerUrls {
         inventory_database: &servers.role.own(&servers.inventory),
         orders_database: &servers.role.own(&servers.orders),
-        amqp: &servers.amqp_url(),
+        users_database: &servers.role.own(&servers.users),
+        inventory_amqp: &servers.amqp_url(),
+        orders_amqp: &servers.amqp_url(),
     };
-    let (_, mut inventory, mut orders) = services(&urls, &[("RUST_LOG", "trace")], &servers.folder);
-    inventory.spawn();
-    orders.spawn();
-    inventory.up().await;
-    orders.up().await;
+    let settings = [("RUST_LOG", "trace"), ("KEY_ENCRYPTION_SECRET", KEY_ENCRYPTION_SECRET)];
+    let Services { mut inventory, mut orders, mut users, .. } = services(&urls, &settings, &servers.folder);
+    for service in [&mut inventory, &mut orders, &mut users] {
+        service.spawn();
+    }
+    for service in [&inventory, &orders, &users] {
+        service.up().await;
+    }
+    let tokens = lived(&users).await;
     let product = product(&inventory).await;
     confirmed(&orders, &placed(&orders, &product).await).await;
     servers.publish_garbage().await;
@@ -122,28 +135,56 @@ async fn no_secret_is_logged_in_a_whole_life_with_everything_logged() {
     servers.role.set_password("another");
     servers.inventory.close_connections().unwrap();
     servers.orders.close_connections().unwrap();
+    servers.users.close_connections().unwrap();
     for service in [&inventory, &orders] {
         becomes(["ACCESS_REFUSED", "password authentication failed"].map(Some), async || refusals(service).await).await;
     }
     servers.set_broker_password(BROKER_PASSWORD[0]);
     servers.role.set_password(DATABASE_PASSWORD[0]);
-    inventory.up().await;
-    orders.up().await;
+    for service in [&inventory, &orders, &users] {
+        service.up().await;
+    }
     confirmed(&orders, &placed(&orders, &product).await).await;
-    inventory.stop().await;
-    orders.stop().await;
+    let tokens: Vec<String> = tokens.into_iter().chain([orders.token().to_owned()]).collect();
+    for service in [&mut inventory, &mut orders, &mut users] {
+        service.stop().await;
+    }
 
-    for program in ["ms-inventory", "ms-orders"] {
+    let own = [USER_PASSWORD, KEY_ENCRYPTION_SECRET].into_iter().chain(tokens.iter().map(String::as_str));
+    let secrets: Vec<&str> = [DATABASE_PASSWORD, BROKER_PASSWORD].concat().into_iter().chain(own).collect();
+    for program in ["ms-inventory", "ms-orders", "ms-users"] {
         let log = servers.log(program);
         assert!(log.contains("TRACE") && log.contains("all work is finished"), "{log:.2000}");
-        for secret in [DATABASE_PASSWORD, BROKER_PASSWORD].concat() {
+        for &secret in &secrets {
             let bytes = format!("{:?}", secret.as_bytes());
             for shape in [secret, bytes.trim_matches(['[', ']'])] {
                 let line = log.lines().find(|line| line.contains(shape)).map(|line| &line[..line.len().min(1_000)]);
-                assert_eq!(line, None, "{program} logs a password");
+                assert_eq!(line, None, "{program} logs a secret");
             }
         }
     }
+}
+
+/// Registers, signs in, mistypes, refreshes and signs out; all tokens there were.
+async fn lived(users: &Service) -> Vec<String> {
+    let mut tokens = Vec::new();
+    let mut keep = |session: &serde_json::Value| {
+        tokens.extend(["accessToken", "refreshToken"].map(|name| text(&session[name])));
+        text(&session["refreshToken"])
+    };
+    let register = "mutation($email: String!, $password: String!) {
+      register(email: $email, password: $password) { accessToken refreshToken }
+    }";
+    let account = json!({"email": "ann@example.com", "password": USER_PASSWORD});
+    let token = keep(&users.ask(register, account.clone()).await);
+    let login = register.replace("register(", "login(");
+    keep(&users.ask(&login, account).await);
+    let mistyped = json!({"email": "ann@example.com", "password": format!("{USER_PASSWORD}.")});
+    users.send(&login, &mistyped).await.unwrap();
+    let refresh = "mutation($token: String!) { refresh(refreshToken: $token) { accessToken refreshToken } }";
+    let token = keep(&users.ask(refresh, json!({"token": token})).await);
+    users.ask("mutation($token: String!) { logout(refreshToken: $token) }", json!({"token": token})).await;
+    tokens
 }
 
 /// Which refusals of RabbitMQ and of PostgreSQL a service tells of.

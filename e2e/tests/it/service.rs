@@ -115,6 +115,11 @@ impl Service {
 }
 
 impl Api {
+    /// The token it is asked with.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The same, asked with another token; none if it is empty.
     pub(crate) fn asked_by(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }

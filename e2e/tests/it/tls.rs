@@ -10,7 +10,7 @@ use dev::{psql, workspace};
 use crate::authority::Authority;
 use crate::health::{confirmed, placed, product};
 use crate::service::{Service, eventually};
-use crate::shop::{ServerUrls, services};
+use crate::shop::{ServerUrls, Services, services};
 
 /// On servers of its own, because the others speak no TLS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +40,9 @@ async fn whoever_trusts_the_authority_talks_over_tls_and_whoever_does_not_says_w
         let servers = ServerUrls {
             inventory_database: &database("inventory", databases),
             orders_database: &database("orders", databases),
-            amqp: &broker.url(),
+            users_database: &database("users", databases),
+            inventory_amqp: &broker.url(),
+            orders_amqp: &broker.url(),
         };
         let settings = [
             ("AMQP_CA_FILE", brokers),
@@ -48,7 +50,7 @@ async fn whoever_trusts_the_authority_talks_over_tls_and_whoever_does_not_says_w
             ("TLS_CERT_FILE", certificate.to_str().unwrap()),
             ("TLS_KEY_FILE", key.to_str().unwrap()),
         ];
-        let (_, mut inventory, mut orders) = services(&servers, &settings, folder);
+        let Services { mut inventory, mut orders, .. } = services(&servers, &settings, folder);
         inventory.spawn();
         orders.spawn();
         (inventory, orders)
