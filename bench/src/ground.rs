@@ -106,7 +106,11 @@ impl Ground {
         let service = program.trim_start_matches("ms-").to_uppercase();
         let mut variables: Vec<(String, String)> =
             vec![(format!("{service}_PORT"), port.to_string()), ("BIND_ADDRESS".into(), "127.0.0.1".into())];
-        variables.push(("ENVIRONMENT".into(), "development".into()));
+        // All load comes from one client.
+        variables.extend(
+            [("ENVIRONMENT", "development"), ("RATE_LIMIT_COST_PER_SECOND", "0")]
+                .map(|(name, value)| (name.into(), value.into())),
+        );
         variables.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Instance::spawn(&self.dir, name, &built(program)?, &variables, &format!("http://127.0.0.1:{port}"))
     }

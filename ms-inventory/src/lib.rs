@@ -59,7 +59,8 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
 
     let keys = Keys::default();
-    let routes = graphql::router(database.requests.clone(), relay.clone());
+    let routes =
+        graphql::router(database.requests.clone(), relay.clone(), config.process.http.rate_limit_cost_per_second);
     let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &keys), metrics);
     let (pool, trust) = (database.pool.clone(), config.trust.source()?);

@@ -63,7 +63,12 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
     let keys = Keys::default();
-    let routes = graphql::router(database.requests.clone(), &relay, config.shop.clone());
+    let routes = graphql::router(
+        database.requests.clone(),
+        &relay,
+        config.shop.clone(),
+        config.process.http.rate_limit_cost_per_second,
+    );
     let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
     let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, &keys), metrics);
     let (pool, inventory, trust) = (database.pool.clone(), config.inventory, config.trust.source()?);

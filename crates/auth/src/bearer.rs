@@ -7,11 +7,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use boot::client::ClientAddress;
+use graphql::Payer;
 
 use crate::caller::Identity;
 use crate::token::{Refused, Verifier};
 
-/// Has each request tell who asks: its extensions have an [`Identity`].
+/// Has each request tell who asks and is charged for it: its extensions have an [`Identity`] and a [`Payer`].
 pub fn identified(routes: Router, verifier: Verifier) -> Router {
     routes.layer(middleware::from_fn_with_state(verifier, identify))
 }
@@ -22,6 +24,15 @@ async fn identify(State(verifier): State<Verifier>, mut request: Request, next: 
         Some(Err(refused)) => Identity::Refused(refused),
         Some(Ok(token)) => verifier.verify(token).await.map_or_else(Identity::Refused, Identity::Known),
     };
+    let payer = match (&identity, request.extensions().get::<ClientAddress>()) {
+        (Identity::Known(caller), _) => Some(Payer::Account(caller.user_id.as_u128())),
+        (Identity::Anonymous | Identity::Refused(_), address) => {
+            address.map(|address| Payer::Network(address.network()))
+        }
+    };
+    if let Some(payer) = payer {
+        request.extensions_mut().insert(payer);
+    }
     request.extensions_mut().insert(identity);
     next.run(request).await
 }

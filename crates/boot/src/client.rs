@@ -1,6 +1,6 @@
 //! Whom a request comes from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -11,6 +11,17 @@ use axum::http::{HeaderMap, HeaderName};
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
+    /// What counts as one client: an address of version 4, or of version 6 the network, of which everybody has 2^64.
+    pub fn network(self) -> IpAddr {
+        match self.0 {
+            IpAddr::V4(_) => self.0,
+            IpAddr::V6(address) => {
+                const HOST_BITS: u32 = 64;
+                Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS).into()
+            }
+        }
+    }
+
     /// Of the addresses in `header` the last counts: the proxy nearest to us wrote it, the others are what the client
     /// says of itself. Where it is no address, `peer` counts.
     pub(crate) fn of(peer: IpAddr, headers: &HeaderMap, header: Option<&HeaderName>) -> Self {
@@ -32,6 +43,13 @@ mod tests {
     fn of(peer: &str, lines: &[&str], header: Option<&HeaderName>) -> String {
         let headers = lines.iter().map(|line| (FORWARDED, line.parse().unwrap())).collect();
         ClientAddress::of(peer.parse().unwrap(), &headers, header).0.to_string()
+    }
+
+    #[test]
+    fn a_client_of_version_6_is_its_network() {
+        let network = |address: &str| ClientAddress(address.parse().unwrap()).network().to_string();
+        assert_eq!(network("203.0.113.7"), "203.0.113.7");
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     }
 
     #[test]

@@ -20,8 +20,9 @@ use crate::{
     completion::{self, FieldTypes},
     cost, document,
     documents::{Documents, Recall},
-    errors, playground, request,
+    errors, playground, price, request,
     response::{self, Accept, Denied, Media},
+    throttle::Throttle,
     validator::{self, Validator},
 };
 
@@ -50,7 +51,8 @@ where
     let validator = validator::beside(&schema, &limits);
     let types = FieldTypes::of(&schema.sdl());
     let documents = Documents::new(limits.max_remembered_bytes);
-    let edge = Arc::new(Edge { schema, validator, documents, types, limits });
+    let throttle = Throttle::new(limits.cost_per_second);
+    let edge = Arc::new(Edge { schema, validator, documents, types, throttle, limits });
     let methods = get(on_get::<Schema<Q, M, S>, Validator<Q, M, S>>)
         .post(on_post::<Schema<Q, M, S>, Validator<Q, M, S>>)
         .fallback(on_other_method);
@@ -62,6 +64,7 @@ struct Edge<E, V> {
     validator: V,
     documents: Documents,
     types: FieldTypes,
+    throttle: Option<Throttle>,
     limits: Limits,
 }
 
@@ -144,6 +147,11 @@ async fn execute<E: Executor, V: Executor>(
         }
         edge.documents.remember(&mut request);
     }
+    if let (Some(throttle), Some(payer)) = (&edge.throttle, head.extensions.get())
+        && let Err(refusal) = throttle.charge(*payer, charged(&mut request))
+    {
+        return Ok(async_graphql::Response::from_errors(vec![errors::refused(&refusal)]));
+    }
     let operation_name = request.operation_name.clone();
     // It is parsed: the schema does not look at the text again.
     let query = std::mem::take(&mut request.query);
@@ -159,6 +167,15 @@ fn admit(request: &mut Request, limits: &Limits) -> Result<(), ServerError> {
     document::scan(&request.query, limits.max_tokens).map_err(|refusal| errors::refused(&refusal))?;
     let document = request.parsed_query().map_err(errors::unparsable)?;
     cost::check(document, limits).map_err(|refusal| errors::refused(&refusal))
+}
+
+/// What the request costs.
+fn charged(request: &mut Request) -> u32 {
+    let (operation_name, variables) = (request.operation_name.take(), std::mem::take(&mut request.variables));
+    let price =
+        request.parsed_query().map_or(1, |document| price::price(document, operation_name.as_deref(), &variables));
+    (request.operation_name, request.variables) = (operation_name, variables);
+    price
 }
 
 /// Whether nothing but a query would be executed. Where it is not clear what would be, nothing is.

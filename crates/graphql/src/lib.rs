@@ -13,10 +13,11 @@
 //! 4. `cost` counts what the parsed document asks for, each fragment once, so that fragments that double twenty
 //!    times cost microseconds.
 //! 5. `validator` applies the rules of GraphQL.
-//! 6. The schema executes it. [`Limits::max_complexity`] holds there.
-//! 7. `completion` puts null where a field failed; the library leaves a hole there.
-//! 8. `errors` gives each error its code, and hides what a client must not see.
-//! 9. `response` writes it in the media type the client accepts, with the status that media type asks for.
+//! 6. `price` says what it costs, and `throttle` charges the request's [`Payer`] for it.
+//! 7. The schema executes it. [`Limits::max_complexity`] holds there.
+//! 8. `completion` puts null where a field failed; the library leaves a hole there.
+//! 9. `errors` gives each error its code, and hides what a client must not see.
+//! 10. `response` writes it in the media type the client accepts, with the status that media type asks for.
 //!
 //! A document that passed steps 3 to 5 is remembered by `documents`, and the next request with the same text does not
 //! go through them again.
@@ -64,6 +65,8 @@ mod request;
 mod cost;
 mod document;
 mod documents;
+mod price;
+mod throttle;
 mod validator;
 
 mod completion;
@@ -83,3 +86,4 @@ pub use limits::Limits;
 pub use ready::Ready;
 pub use refusal::{Code, Refusal};
 pub use text::text;
+pub use throttle::Payer;

@@ -27,6 +27,9 @@ pub struct Limits {
     /// Bytes of text of the documents that are remembered, so that the next request with the same text is not parsed and
     /// validated again. Default 128 KiB: some 300 documents, which parsed take about 4 MiB, and 12 at the worst.
     pub max_remembered_bytes: usize,
+    /// What one caller may ask for in a second, and ten times of it at once: a field costs 1, a page as many times what is
+    /// in it as it has entries, a change 500. Default 0: as much as they like.
+    pub cost_per_second: u32,
     /// Whether the schema may be read over HTTP (`__schema`, `__type`, and federation's `_service`). Default `true`.
     pub introspection: bool,
 }
@@ -42,6 +45,7 @@ impl Default for Limits {
             max_directives: 50,
             max_complexity: 20_000,
             max_remembered_bytes: 128 * 1024,
+            cost_per_second: 0,
             introspection: true,
         }
     }

@@ -323,6 +323,27 @@ async fn the_services_go_on_while_ms_users_is_down() {
 }
 
 #[tokio::test]
+async fn whoever_asks_for_too_much_waits_while_others_are_answered() {
+    let shop = Shop::open_with_accounts(&[("RATE_LIMIT_COST_PER_SECOND", "200")]).await;
+    let (ann, bob) = (shop.register("ann@example.com").await, shop.register("bob@example.com").await);
+    let [ann, bob] = [&ann, &bob].map(|token| shop.orders.asked_by(token));
+    // It costs 401, of the 2 000 there are at once.
+    let page = "{ orders(first: 100) { nodes { id status total } } }";
+    let ask = async |caller: &Api| cell(&caller.send(page, &json!({})).await.unwrap());
+    let mut answered = 0;
+    while ask(&ann).await == "none" {
+        answered += 1;
+    }
+    assert!(answered >= 4, "{answered}");
+    let refused = ann.send(page, &json!({})).await.unwrap();
+    assert_eq!(cell(&refused), "RATE_LIMITED");
+    let seconds = refused["errors"][0]["extensions"]["retryAfterSeconds"].as_u64().unwrap();
+    assert!((1..=3).contains(&seconds), "{refused}");
+    assert_eq!(ask(&bob).await, "none", "bob pays for himself");
+    becomes("none".to_owned(), async || ask(&ann).await).await;
+}
+
+#[tokio::test]
 async fn the_demo_accounts_are_those_that_are_printed() {
     let printed = dev::accounts::ACCOUNTS.map(|account| (account.role, account.email, account.password));
     assert_eq!(

@@ -262,6 +262,7 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
         ("USERS_DATABASE_URL", servers.users_database.to_owned()),
         ("ENVIRONMENT", "development".to_owned()),
         ("DEMO_ACCOUNTS", "true".to_owned()),
+        ("RATE_LIMIT_COST_PER_SECOND", "0".to_owned()),
         ("JWKS_URL", issuer.jwks_url().to_owned()),
         ("USERS_PORT", users_port.to_string()),
         ("USERS_URL", url(users_port)),

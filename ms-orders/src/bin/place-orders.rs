@@ -230,9 +230,16 @@ impl Shop {
 
     async fn send(&self, token: &str, query: &str, variables: Value) -> anyhow::Result<Value> {
         let url = format!("{}/graphql", self.cli.orders_url);
-        let request = json!({"query": query, "variables": variables});
-        let request = self.client.post(&url).bearer_auth(token).json(&request).timeout(Duration::from_secs(30));
-        Ok(request.send().await.with_context(|| format!("cannot ask {url}"))?.json().await?)
+        let body = json!({"query": query, "variables": variables});
+        loop {
+            let request = self.client.post(&url).bearer_auth(token).json(&body).timeout(Duration::from_secs(30));
+            let answer: Value = request.send().await.with_context(|| format!("cannot ask {url}"))?.json().await?;
+            // All customers share an account, which may not ask for everything at once.
+            let Some(seconds) = answer["errors"][0]["extensions"]["retryAfterSeconds"].as_u64() else {
+                return Ok(answer);
+            };
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        }
     }
 }
 

@@ -83,13 +83,19 @@ async fn fill(pool: &PgPool, inventory: &Inventory, filled: &CancellationToken) 
 
 async fn page(client: &Client, inventory_url: &str, after: Option<String>) -> anyhow::Result<Products> {
     let url = format!("{}/graphql", inventory_url.trim_end_matches('/'));
-    let request = client.post(url).json(&json!({"query": QUERY, "variables": {"after": after}}));
-    let response: Response = request.send().await?.error_for_status()?.json().await?;
-    match response {
-        Response { data: Some(data), errors } if errors.is_empty() => Ok(data.products),
-        Response { errors, .. } => {
-            let first = errors.first().map_or("no data and no error", |error| &error.message);
-            anyhow::bail!("refused: {first}")
+    loop {
+        let request = client.post(&url).json(&json!({"query": QUERY, "variables": {"after": after}}));
+        let response: Response = request.send().await?.error_for_status()?.json().await?;
+        match response {
+            Response { data: Some(data), errors } if errors.is_empty() => return Ok(data.products),
+            Response { errors, .. } => match errors.first() {
+                // A large catalogue is more than one client may ask for at once.
+                Some(Refusal { extensions: Extensions { retry_after_seconds: Some(seconds) }, .. }) => {
+                    tokio::time::sleep(Duration::from_secs(*seconds).min(MAX_PAUSE)).await;
+                }
+                Some(refusal) => anyhow::bail!("refused: {}", refusal.message),
+                None => anyhow::bail!("no data and no error"),
+            },
         }
     }
 }
@@ -104,6 +110,14 @@ struct Response {
 #[derive(Deserialize)]
 struct Refusal {
     message: String,
+    #[serde(default)]
+    extensions: Extensions,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions {
+    retry_after_seconds: Option<u64>,
 }
 
 #[derive(Deserialize)]

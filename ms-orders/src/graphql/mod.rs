@@ -24,8 +24,8 @@ pub fn schema() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
     Schema::build(Query, Mutation, EmptySubscription)
 }
 
-/// Serves the schema.
-pub fn router(pool: PgPool, relay: &Relay, shop: Shop) -> Router {
+/// Serves the schema to callers who may ask for so much in a second; 0 for as much as they like.
+pub fn router(pool: PgPool, relay: &Relay, shop: Shop, cost_per_second: u32) -> Router {
     let schema = schema()
         .data(DataLoader::new(loaders::Lines(pool.clone()), tokio::spawn))
         .data(DataLoader::new(loaders::Steps(pool.clone()), tokio::spawn))
@@ -34,5 +34,5 @@ pub fn router(pool: PgPool, relay: &Relay, shop: Shop) -> Router {
         .data(relay.clone())
         .data(pool)
         .data(shop);
-    graphql::router(schema, Limits::default())
+    graphql::router(schema, Limits { cost_per_second, ..Limits::default() })
 }

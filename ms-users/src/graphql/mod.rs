@@ -35,5 +35,8 @@ pub fn router(database: &Database, signing: &Signing, config: &Config) -> anyhow
         .data(signing.clone())
         .data(database.requests.clone())
         .data(config.login.clone());
-    Ok(::graphql::router(schema, Limits::default()))
+    Ok(::graphql::router(
+        schema,
+        Limits { cost_per_second: config.process.http.rate_limit_cost_per_second, ..Limits::default() },
+    ))
 }

@@ -37,6 +37,12 @@ pub struct Http {
     /// address is the one that is connected.
     #[arg(long, env = "CLIENT_ADDRESS_HEADER")]
     pub client_address_header: Option<HeaderName>,
+
+    /// What one account, or one client that has not signed in, may ask for in a second, and ten times of it at once: a
+    /// field costs 1, a page as many times what is in it as it has entries, a change 500. Each instance counts by itself. 0
+    /// for as much as they like.
+    #[arg(long, env = "RATE_LIMIT_COST_PER_SECOND", default_value_t = 100_000)]
+    pub rate_limit_cost_per_second: u32,
 }
 
 impl Default for Http {
@@ -48,6 +54,7 @@ impl Default for Http {
             http_head_timeout_seconds: 75,
             cors_allowed_origins: Vec::new(),
             client_address_header: None,
+            rate_limit_cost_per_second: 100_000,
         }
     }
 }
