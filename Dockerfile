@@ -1,4 +1,4 @@
-# One small image a service: `docker build --target ms-inventory .` and `--target ms-orders`.
+# One small image a service: `docker build --target ms-inventory .`, `--target ms-orders` and `--target ms-users`.
 #
 # What was downloaded and compiled before is kept in BuildKit's cache mounts. They need no tool of their own, and unlike
 # a layer with the dependencies in it they survive a change of Cargo.lock and keep our own crates compiled as well.
@@ -23,14 +23,15 @@ COPY --from=playground /src/playground/dist playground/dist
 COPY crates crates
 COPY ms-inventory ms-inventory
 COPY ms-orders ms-orders
+COPY ms-users ms-users
 # A cache mount is no part of the image, so the programs leave it in the same step. It is shared by all checkouts on a
 # host, and COPY keeps the times by which cargo tells what has changed; touched, our own crates are compiled again.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=order-inventory-target,target=/src/target,sharing=locked \
-    find crates migrations ms-inventory ms-orders playground/dist -type f -exec touch {} + \
-    && cargo build --locked --release --package ms-inventory --package ms-orders --bins \
+    find crates migrations ms-inventory ms-orders ms-users playground/dist -type f -exec touch {} + \
+    && cargo build --locked --release --package ms-inventory --package ms-orders --package ms-users --bins \
     && mkdir /programs \
-    && cp target/release/ms-inventory target/release/ms-orders \
+    && cp target/release/ms-inventory target/release/ms-orders target/release/ms-users \
           target/release/seed-data target/release/test-events target/release/place-orders /programs
 
 # The programs need glibc and nothing else; bash is there for the health check. The user has no name, no home and no
@@ -53,3 +54,10 @@ EXPOSE 8001
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${ORDERS_PORT:-8001}; printf 'GET /health/ready HTTP/1.0\r\n\r\n' >&3; read -r _ status _ <&3; [[ $status = 200 ]]"]
 ENTRYPOINT ["ms-orders"]
+
+FROM service AS ms-users
+COPY --from=programs /programs/ms-users /usr/local/bin/
+EXPOSE 8002
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/${USERS_PORT:-8002}; printf 'GET /health/ready HTTP/1.0\r\n\r\n' >&3; read -r _ status _ <&3; [[ $status = 200 ]]"]
+ENTRYPOINT ["ms-users"]

@@ -23,7 +23,7 @@ const test = base.extend<{ faults: string[] }>({
   ],
 })
 
-for (const { name, title, url, tabs, query } of services) {
+for (const { name, title, url, tabs, variable, query } of services) {
   test.describe(name, () => {
     test.beforeEach(async ({ page }) => {
       await page.goto(`${url}/graphql`)
@@ -36,11 +36,24 @@ for (const { name, title, url, tabs, query } of services) {
       await expect(editor(page)).toContainText(`query ${tabs[0]}`)
       await tabTitles(page).nth(1).click()
       await expect(editor(page)).toContainText(`mutation ${tabs[1]}`)
-      await expect(page.getByRole("region", { name: "Variables" })).toContainText('"input"')
+      await expect(page.getByRole("region", { name: "Variables" })).toContainText(variable)
+    })
+
+    test("opens signed in, and without the header nobody is", async ({ page }) => {
+      await page.getByRole("button", { name: "Headers", exact: true }).click()
+      const headers = page.getByRole("region", { name: "Headers" })
+      await expect(headers).toContainText('"authorization": "Bearer ')
+      await headers.locator(".graphiql-editor:not(.hidden) .view-lines").click()
+      await page.keyboard.press("Control+A")
+      await page.keyboard.press("Delete")
+      await write(page, name === "inventory" ? "{ holds { nodes { status } } }" : query)
+      await page.keyboard.press("Control+Enter")
+      await expect.poll(() => result(page)).toContain('"code":"UNAUTHENTICATED"')
     })
 
     test("answers a typed query at the button and at Ctrl-Enter", async ({ page, request }) => {
-      const answer = await (await request.post(`${url}/graphql`, { data: { query } })).json()
+      const headers = await (await request.get(`${url}/playground/token`)).json()
+      const answer = await (await request.post(`${url}/graphql`, { data: { query }, headers })).json()
       expect(answer.errors).toBeUndefined()
       const shown = dense(JSON.stringify(answer))
 

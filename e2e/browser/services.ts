@@ -6,7 +6,9 @@ export interface Service {
   url: string
   /** The tabs a newcomer finds, in order. */
   tabs: string[]
-  /** A query that reads only, and answers on an empty database too. */
+  /** What the second tab's variables have in them. */
+  variable: string
+  /** A query that reads only, and answers on an empty database too, to an ADMIN. */
   query: string
 }
 
@@ -16,6 +18,7 @@ export const services: Service[] = [
     title: "Inventory",
     url: required("INVENTORY_URL"),
     tabs: ["Products", "CreateProduct", "AdjustStock", "History"],
+    variable: '"input"',
     query: "{ products(first: 2) { edges { node { id name } } } }",
   },
   {
@@ -23,7 +26,16 @@ export const services: Service[] = [
     title: "Orders",
     url: required("ORDERS_URL"),
     tabs: ["Quote", "CreateOrder", "Order", "Orders"],
+    variable: '"input"',
     query: "{ orders(first: 2) { edges { node { id status } } } }",
+  },
+  {
+    name: "users",
+    title: "Users",
+    url: required("USERS_URL"),
+    tabs: ["Me", "Login", "Users", "AccountChanges"],
+    variable: '"email"',
+    query: "{ users(first: 2) { edges { node { id email } } } }",
   },
 ]
 

@@ -58,12 +58,12 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let broker = broker(&config.broker)?;
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
 
-    let keys = Keys::default();
+    let trust = config.trust.begin()?;
     let routes =
         graphql::router(database.requests.clone(), relay.clone(), config.process.http.rate_limit_cost_per_second);
-    let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
-    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &keys), metrics);
-    let (pool, trust) = (database.pool.clone(), config.trust.source()?);
+    let routes = trust.identified(routes, config.process.environment);
+    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, trust.keys()), metrics);
+    let pool = database.pool.clone();
     let worker = Worker { broker, pool, relay, engine: config.engine, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, engine, shutdown } = &worker;
@@ -72,7 +72,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         tokio::join!(
             broker.run(shutdown, &worker),
             sweeper::run(pool, relay, engine, shutdown),
-            trust.follow(&keys, shutdown),
+            trust.follow(shutdown),
         );
         Ok(())
     };

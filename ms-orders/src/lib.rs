@@ -62,16 +62,16 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.shop.outbox_period_ms));
     let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
-    let keys = Keys::default();
+    let trust = config.trust.begin()?;
     let routes = graphql::router(
         database.requests.clone(),
         &relay,
         config.shop.clone(),
         config.process.http.rate_limit_cost_per_second,
     );
-    let routes = auth::bearer::identified(routes, config.trust.tokens.verifier(keys.clone()));
-    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, &keys), metrics);
-    let (pool, inventory, trust) = (database.pool.clone(), config.inventory, config.trust.source()?);
+    let routes = trust.identified(routes, config.process.environment);
+    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, trust.keys()), metrics);
+    let (pool, inventory) = (database.pool.clone(), config.inventory);
     let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };
     let work = async move {
         let Worker { broker, pool, relay, shop, listening, shutdown } = &worker;
@@ -82,7 +82,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
             catalogue::fill::run(pool, &inventory, listening, &filled, shutdown),
             payment::run(pool, relay, shop, shutdown),
             overdue::run(pool, relay, shop, shutdown),
-            trust.follow(&keys, shutdown),
+            trust.follow(shutdown),
         );
         Ok(())
     };

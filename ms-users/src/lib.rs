@@ -18,9 +18,11 @@ pub mod throttle;
 
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
+use boot::config::Environment;
 use boot::database::Database;
 use boot::health::Health;
 use boot::service::Running;
@@ -69,6 +71,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
 
     let routes = auth::bearer::identified(graphql::router(&database, &signing, &config)?, verifier);
     let routes = routes.merge(published_keys(signing.clone()));
+    let routes = routes.merge(demo_token(config.process.environment, &database, &signing));
     let routes = boot::http::router(routes, health(&shutdown, &database, &signing), metrics);
     let Config { process, port, accounts, .. } = config;
     let work = {
@@ -98,6 +101,19 @@ fn published_keys(signing: signing::Signing) -> Router {
     const SECONDS: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=5");
     let document = move || std::future::ready(([SECONDS], axum::Json(signing.published())));
     Router::new().route(auth::keys::PATH, get(document))
+}
+
+/// For the playground, in development.
+fn demo_token(environment: Environment, database: &Database, signing: &signing::Signing) -> Router {
+    let (pool, signing) = (database.requests.clone(), signing.clone());
+    auth::demo::route(environment, move || {
+        let (pool, signing) = (pool.clone(), signing.clone());
+        async move {
+            let admin = account::find_with_password(&mut *pool.acquire().await?, boot::demo::ADMIN_EMAIL).await?;
+            let (admin, _) = admin.context("there are no demo accounts")?;
+            Ok(signing.token(&admin)?.0)
+        }
+    })
 }
 
 fn health(shutdown: &CancellationToken, database: &Database, signing: &signing::Signing) -> Health {

@@ -2,16 +2,18 @@ import { useGraphiQL, useGraphiQLActions } from "@graphiql/react"
 import { createLocalStorage } from "@graphiql/toolkit"
 import { GraphiQL } from "graphiql"
 import { useEffect, useMemo } from "react"
+import { fresh } from "./demo"
 import { post } from "./server"
 import type { Service } from "./service"
 
-/** GraphiQL, talking to the service that served it and opening with that service's session. */
-export function Playground({ service }: { service: Service }) {
+/** GraphiQL, talking to the service that served it and opening with that service's session and, in development, signed in. */
+export function Playground({ service, headers }: { service: Service; headers: string | undefined }) {
   // A port may serve one service today and the other tomorrow: their tabs are remembered apart.
   const storage = useMemo(() => createLocalStorage({ namespace: service.name }), [service.name])
   return (
     <GraphiQL
-      fetcher={(operation, options) => post(operation, options?.headers)}
+      fetcher={async (operation, options) => post(operation, await fresh(options?.headers))}
+      defaultHeaders={headers}
       defaultTabs={service.tabs}
       defaultEditorToolsVisibility="variables"
       storage={storage}

@@ -9,10 +9,11 @@ export interface Service {
   tabs: Tab[]
 }
 
-/** Both services serve the same files, so a service is recognised by a query field only it has. */
+/** All services serve the same files, so a service is recognised by a query field only it has. */
 const KNOWN = [
   { field: "products", name: "inventory", title: "Inventory" },
   { field: "orders", name: "orders", title: "Orders" },
+  { field: "users", name: "users", title: "Users" },
 ]
 
 /** Asks the server which service it is. With introspection off it does not say, and gets a neutral tab. */

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use boot::config::Authorities;
+use axum::Router;
+use boot::config::{Authorities, Environment};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
-use crate::keys::{Keys, Published};
+use crate::keys::{self, Keys, Published};
 use crate::signer::SigningKey;
 use crate::token::{Claims, LIFETIME, Verifier};
+use crate::{bearer, demo};
 
 /// The longest set of keys that is read, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -78,12 +80,14 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Where the keys come from.
+    /// Begins to trust; no key is known yet.
     ///
     /// # Errors
     /// When no HTTP client can be made of the authorities.
-    pub fn source(&self) -> anyhow::Result<Source> {
-        Ok(Source {
+    pub fn begin(&self) -> anyhow::Result<Trusting> {
+        Ok(Trusting {
+            keys: Keys::default(),
+            tokens: self.tokens.clone(),
             client: boot::neighbour::client(self.jwks_ca_file.as_ref())?.build()?,
             url: self.jwks_url.clone(),
             period: Duration::from_secs(self.jwks_period_seconds),
@@ -91,18 +95,40 @@ impl Trust {
     }
 }
 
-/// Where keys come from.
-#[derive(Debug)]
-pub struct Source {
+/// Trusts an issuer whose keys are looked at again and again. Clones share the keys.
+#[derive(Debug, Clone)]
+pub struct Trusting {
+    keys: Keys,
+    tokens: Tokens,
     client: reqwest::Client,
     url: String,
     period: Duration,
 }
 
-impl Source {
-    /// Keeps `keys` up to date until `shutdown`.
-    pub async fn follow(&self, keys: &Keys, shutdown: &CancellationToken) {
-        keys.follow(self.period, shutdown, || load(&self.client, &self.url)).await;
+impl Trusting {
+    /// The keys as they were last heard of.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Has each request tell who asks, and the playground open signed in where this is development.
+    pub fn identified(&self, routes: Router, environment: Environment) -> Router {
+        let this = self.clone();
+        let token = move || {
+            let this = this.clone();
+            async move { this.demo_token().await }
+        };
+        bearer::identified(routes, self.tokens.verifier(self.keys.clone())).merge(demo::route(environment, token))
+    }
+
+    async fn demo_token(&self) -> anyhow::Result<String> {
+        let users_url = self.url.strip_suffix(keys::PATH).context("the keys are not those of ms-users")?;
+        demo::login(&self.client, users_url).await
+    }
+
+    /// Keeps the keys up to date until `shutdown`.
+    pub async fn follow(&self, shutdown: &CancellationToken) {
+        self.keys.follow(self.period, shutdown, || load(&self.client, &self.url)).await;
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! ms-users signs access tokens; every service verifies them here by public keys alone, and asks nobody while it answers
 //! a request. In reading order: [`caller`] is who asks, [`guard`] what they may do, [`token`] what proves it, [`keys`]
-//! whose signature counts, [`signer`] who makes it, [`bearer`] how it comes out of a request. [`local`] is an issuer for
-//! tests.
+//! whose signature counts, [`signer`] who makes it, [`bearer`] how it comes out of a request. [`demo`] is for
+//! development and [`local`] for tests.
 //!
 //! A resolver declares at the field who may ask for it:
 //!
@@ -35,6 +35,7 @@ pub mod token;
 pub mod bearer;
 pub mod config;
 
+pub mod demo;
 pub mod local;
 
 pub use caller::{Caller, Identity, Role};

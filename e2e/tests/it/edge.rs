@@ -12,12 +12,12 @@ use crate::service::becomes;
 use crate::shop::{CREATE_ORDER, Shop, printed};
 
 #[tokio::test]
-async fn the_official_audits_pass_against_both_services() {
+async fn the_official_audits_pass_against_each_service() {
     assert!(Need::Npm.is_met(), "there is no npm; {INSTALL}");
     let folder = workspace::root().unwrap().join("crates/graphql/tests/audits");
-    let shop = Shop::open().await;
+    let shop = Shop::open_with_accounts(&[]).await;
     playground::install_packages(shop.folder(), &folder, |_| ()).unwrap();
-    for service in [&shop.inventory, &shop.orders] {
+    for service in [&shop.inventory, &shop.orders, &shop.users] {
         let mut node = Command::new("node");
         let audits = node.arg("run.mjs").arg(format!("{}/graphql", service.url)).current_dir(&folder).output().unwrap();
         assert!(audits.status.success(), "{}", printed(&audits));
@@ -28,8 +28,8 @@ async fn the_official_audits_pass_against_both_services() {
 /// The tabs in the order of their names, each with its variables, as the playground opens with them.
 #[tokio::test]
 async fn every_tab_of_the_playground_is_answered_by_the_seeded_services() {
-    let shop = Shop::seeded().await;
-    for (name, service) in [("inventory", &shop.inventory), ("orders", &shop.orders)] {
+    let shop = Shop::seeded_with_accounts().await;
+    for (name, service) in [("inventory", &shop.inventory), ("orders", &shop.orders), ("users", &shop.users)] {
         let tabs = tabs(name);
         assert!(tabs.len() >= 4, "{tabs:?}");
         for tab in tabs {
@@ -46,9 +46,9 @@ async fn every_tab_of_the_playground_is_answered_by_the_seeded_services() {
 }
 
 #[tokio::test]
-async fn a_browser_gets_the_playground_of_either_service() {
-    let shop = Shop::open().await;
-    for service in [&shop.inventory, &shop.orders] {
+async fn a_browser_gets_the_playground_of_each_service() {
+    let shop = Shop::open_with_accounts(&[]).await;
+    for service in [&shop.inventory, &shop.orders, &shop.users] {
         let page = service.get_as("/graphql", "text/html,application/xhtml+xml").await;
         assert!(page.contains("<title>GraphQL playground</title>"), "{page}");
         assert!(page.contains("/playground/assets/"), "{page}\nthe services were built before it: cargo dev test");

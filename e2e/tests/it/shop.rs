@@ -33,16 +33,6 @@ impl Shop {
         Self::open_with(&[]).await
     }
 
-    /// Both run, on the sample catalogue.
-    pub(crate) async fn seeded() -> Self {
-        let mut shop = Self::closed(&[]);
-        let seeded = shop.run("seed-data", &[]);
-        assert!(seeded.status.success(), "{}", printed(&seeded));
-        shop.inventory.start().await;
-        shop.orders.start().await;
-        shop
-    }
-
     /// Both run with these variables in their environment, and have all they use.
     pub(crate) async fn open_with(settings: &[(&str, &str)]) -> Self {
         let mut shop = Self::closed(settings);
@@ -53,10 +43,26 @@ impl Shop {
         shop
     }
 
+    fn seed(&self) {
+        let seeded = self.run("seed-data", &[]);
+        assert!(seeded.status.success(), "{}", printed(&seeded));
+    }
+
     /// All run with these variables in their environment, and the tokens that count are those of ms-users, which has the
     /// demo accounts. The others are asked with a token of its ADMIN.
     pub(crate) async fn open_with_accounts(settings: &[(&str, &str)]) -> Self {
-        let mut shop = Self::closed(settings);
+        Self::closed(settings).with_accounts().await
+    }
+
+    /// The same on the sample catalogue.
+    pub(crate) async fn seeded_with_accounts() -> Self {
+        let shop = Self::closed(&[]);
+        shop.seed();
+        shop.with_accounts().await
+    }
+
+    async fn with_accounts(self) -> Self {
+        let mut shop = self;
         let keys = format!("{}{}", shop.users.url, auth::keys::PATH);
         for service in [&mut shop.inventory, &mut shop.orders] {
             service.tell("JWKS_URL", &keys);
