@@ -32,6 +32,10 @@ pub const SEEDS: &[(&str, &[&str])] = &[
     ("cursors", &["crates/fuzz/seeds/cursors"]),
     ("ids", &["crates/fuzz/seeds/ids"]),
     ("prices", &["crates/fuzz/seeds/prices"]),
+    ("tokens", &["crates/fuzz/seeds/tokens"]),
+    ("claims", &["crates/fuzz/seeds/claims"]),
+    ("key-sets", &["crates/fuzz/seeds/key-sets"]),
+    ("emails", &["crates/fuzz/seeds/emails"]),
 ];
 
 const EVENTS: &[&str] = &["crates/fuzz/seeds/events", "crates/events/golden"];

@@ -5,11 +5,12 @@
 //! hands them the seeds and random bytes, so that they do not rot. `cargo run --package fuzz -- TARGET FILE` hands one a
 //! file, such as one that libFuzzer has written.
 //!
-//! In reading order: [`event`] is what comes from the broker, [`request`] what comes over HTTP, [`value`] what stands in
-//! there.
+//! In reading order: [`event`] is what comes from the broker, [`request`] what comes over HTTP, [`token`] who says
+//! that they ask, [`value`] what stands in there.
 
 pub mod event;
 pub mod request;
+pub mod token;
 pub mod value;
 
 /// One parser. `dev::fuzz` has the seeds of each, by its name.
@@ -21,8 +22,8 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All there are. A token's place is in [`value`].
-pub const TARGETS: [Target; 14] = [
+/// All there are.
+pub const TARGETS: [Target; 18] = [
     Target { name: "order-events", run: event::order },
     Target { name: "stock-events", run: event::stock },
     Target { name: "product-events", run: event::product },
@@ -37,6 +38,10 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "cursors", run: value::cursor },
     Target { name: "ids", run: value::id },
     Target { name: "prices", run: value::price },
+    Target { name: "tokens", run: token::token },
+    Target { name: "claims", run: token::claims },
+    Target { name: "key-sets", run: token::key_set },
+    Target { name: "emails", run: token::email },
 ];
 
 impl Target {

@@ -7,6 +7,8 @@
 use std::sync::LazyLock;
 
 use async_graphql::{ObjectType, SchemaBuilder, SubscriptionType};
+use auth::{Caller, Identity, Role};
+use axum::Extension;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode, header};
@@ -16,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 use trace::Trace;
+use uuid::Uuid;
 
 /// All that `extensions.code` may be.
 const CODES: [&str; 8] =
@@ -96,7 +99,10 @@ impl Door {
         S: SubscriptionType + 'static,
     {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime starts");
-        Self { router: graphql::router(schema, Limits::default()), runtime }
+        // An ADMIN, who gets further than anybody else.
+        let caller = Caller { user_id: Uuid::nil(), role: Role::Admin };
+        let router = graphql::router(schema, Limits::default()).layer(Extension(Identity::Known(caller)));
+        Self { router, runtime }
     }
 
     fn post_document(&self, document: &[u8]) {
