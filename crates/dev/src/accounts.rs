@@ -25,7 +25,13 @@ pub const ACCOUNTS: [Account; 2] = [
 
 /// An access token of the demo ADMIN, valid for 15 minutes.
 pub fn admin_token(users_url: &str) -> Result<String> {
-    let [Account { email, password, .. }, _] = ACCOUNTS;
+    token(users_url, "ADMIN")
+}
+
+/// An access token of the demo account with this role, in upper or lower case; valid for 15 minutes.
+pub fn token(users_url: &str, role: &str) -> Result<String> {
+    let account = ACCOUNTS.into_iter().find(|account| account.role.eq_ignore_ascii_case(role));
+    let Account { email, password, .. } = account.with_context(|| format!("no demo account is {role}"))?;
     let query =
         "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { accessToken } }";
     let agent: Agent = Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).proxy(None).build().into();
@@ -33,5 +39,5 @@ pub fn admin_token(users_url: &str) -> Result<String> {
     let mut response = agent.post(format!("{users_url}/graphql")).send_json(request)?;
     let answer: Value = response.body_mut().read_json()?;
     let token = answer["data"]["login"]["accessToken"].as_str();
-    Ok(token.with_context(|| format!("{users_url} did not let the demo ADMIN in: {answer}"))?.to_owned())
+    Ok(token.with_context(|| format!("{users_url} did not let {email} in: {answer}"))?.to_owned())
 }

@@ -41,6 +41,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Prints an access token of a demo account, valid for 15 minutes
+    Token {
+        /// admin or user
+        #[arg(default_value = "admin")]
+        role: String,
+    },
     /// Opens psql on a service's database
     Psql {
         /// inventory, orders or users
@@ -100,6 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Down => up::down()?,
         Command::Reset => up::reset()?,
         Command::Status { json } => print_status(json)?,
+        Command::Token { role } => println!("{}", accounts::token(&running()?.users, &role)?),
         Command::Psql { name, arguments } => psql(&name, &arguments)?,
         Command::Test { fuzz: true, filter, seconds, .. } => return fuzz::run(&fuzz::Selection { filter, seconds }),
         Command::Test { filter, package, .. } => return check::run(&Selection { filter, package }),
