@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 use trace::Trace;
 use uuid::Uuid;
 
-use boot::config::SecretString;
+use boot::config::{Environment, SecretString};
 
 use crate::config::FirstAccounts;
 use crate::email::Email;
@@ -96,6 +96,9 @@ pub enum Error {
     /// The address has an account.
     #[error("there is an account of this e-mail address")]
     EmailTaken,
+    /// Whoever does it is no ADMIN any more.
+    #[error("this needs the role ADMIN")]
+    NotAdmin,
     /// Nobody would be left to manage the shop.
     #[error("this is the last ADMIN: make somebody else one first")]
     LastAdmin,
@@ -146,14 +149,32 @@ pub async fn page(
     .await
 }
 
-/// The account of an address, with what is stored of its password.
+/// The id of the account of an address, with what is stored of its password.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn find_with_password(conn: &mut PgConnection, email: &str) -> sqlx::Result<Option<(Account, String)>> {
-    let row = sqlx::query!("select id, password_hash from users where email = $1", email);
-    let Some(row) = row.fetch_optional(&mut *conn).await? else { return Ok(None) };
-    Ok(find(conn, row.id).await?.map(|account| (account, row.password_hash)))
+pub async fn find_password(conn: &mut PgConnection, email: &str) -> sqlx::Result<Option<(Uuid, String)>> {
+    let row = sqlx::query!("select id, password_hash from users where email = $1", email).fetch_optional(conn).await?;
+    Ok(row.map(|row| (row.id, row.password_hash)))
+}
+
+/// The account, if it may be used, and this is still what is stored of its password. Nobody changes it until the transaction
+/// ends.
+///
+/// # Errors
+/// Those of the database.
+pub async fn enter(conn: &mut PgConnection, id: Uuid, password_hash: &str) -> sqlx::Result<Option<Account>> {
+    accounts!("where id = $1 and password_hash = $2 and disabled_at is null for no key update", id, password_hash)
+        .fetch_optional(conn)
+        .await
+}
+
+/// The account, if it may be used. Nobody changes it until the transaction ends.
+///
+/// # Errors
+/// Those of the database.
+pub async fn reenter(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Account>> {
+    accounts!("where id = $1 and disabled_at is null for no key update", id).fetch_optional(conn).await
 }
 
 /// Opens an account.
@@ -208,7 +229,7 @@ pub async fn set_role(
     actor: Uuid,
     trace: Trace,
 ) -> Result<Account, Error> {
-    let account = lock(conn, id).await?;
+    let account = lock(conn, id, actor).await?;
     if account.role == role {
         return Ok(account);
     }
@@ -225,7 +246,7 @@ pub async fn set_role(
 /// # Errors
 /// [`Error::Unknown`], [`Error::LastAdmin`].
 pub async fn disable(conn: &mut PgConnection, id: Uuid, actor: Uuid, trace: Trace) -> Result<Account, Error> {
-    let account = lock(conn, id).await?;
+    let account = lock(conn, id, actor).await?;
     if account.disabled_at.is_some() {
         return Ok(account);
     }
@@ -241,7 +262,7 @@ pub async fn disable(conn: &mut PgConnection, id: Uuid, actor: Uuid, trace: Trac
 /// # Errors
 /// [`Error::Unknown`].
 pub async fn enable(conn: &mut PgConnection, id: Uuid, actor: Uuid, trace: Trace) -> Result<Account, Error> {
-    let account = lock(conn, id).await?;
+    let account = lock(conn, id, actor).await?;
     if account.disabled_at.is_none() {
         return Ok(account);
     }
@@ -252,12 +273,25 @@ pub async fn enable(conn: &mut PgConnection, id: Uuid, actor: Uuid, trace: Trace
     find(conn, id).await?.ok_or(Error::Unknown(id))
 }
 
-/// The account, which nobody else changes until the transaction ends. All who may end an ADMIN take turns.
-async fn lock(conn: &mut PgConnection, id: Uuid) -> Result<Account, Error> {
+/// The account, which nobody else changes until the transaction ends. All who may end an ADMIN take turns, so that whoever was
+/// ended a moment ago, and whose token does not show it yet, changes nothing any more.
+async fn lock(conn: &mut PgConnection, id: Uuid, actor: Uuid) -> Result<Account, Error> {
     /// "admins" in ASCII.
     const LOCK: i64 = 0x6164_6d69_6e73;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *conn).await?;
-    accounts!("where id = $1 for update", id).fetch_optional(conn).await?.ok_or(Error::Unknown(id))
+    if !is_admin(conn, actor).await? {
+        return Err(Error::NotAdmin);
+    }
+    accounts!("where id = $1 for no key update", id).fetch_optional(conn).await?.ok_or(Error::Unknown(id))
+}
+
+async fn is_admin(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from users where id = $1 and role = 'admin' and disabled_at is null) as "is!""#,
+        id,
+    )
+    .fetch_one(conn)
+    .await
 }
 
 async fn leave_an_admin(conn: &mut PgConnection, leaving: &Account) -> Result<(), Error> {
@@ -269,11 +303,12 @@ async fn leave_an_admin(conn: &mut PgConnection, leaving: &Account) -> Result<()
     if needed && !others.fetch_one(conn).await? { Err(Error::LastAdmin) } else { Ok(()) }
 }
 
-/// Ends the tokens an account has. The next second is the first whose tokens count: tokens tell no more of their time.
+/// Ends the tokens an account has. Tokens tell their time in seconds, by the clocks of other machines, which may be ahead by
+/// one.
 async fn revoke(conn: &mut PgConnection, id: Uuid) -> Result<Account, Error> {
     sqlx::query!(
         "update users
-         set tokens_not_before = extract(epoch from clock_timestamp())::bigint + 1,
+         set tokens_not_before = floor(extract(epoch from clock_timestamp()))::bigint + 2,
            updated_at = now()
          where id = $1",
         id,
@@ -338,8 +373,13 @@ pub async fn changes(
 /// Opens the accounts of the configuration that are not there yet.
 ///
 /// # Errors
-/// When an address or a password of them is none, or the database fails.
-pub async fn open_first(pool: &PgPool, first: &FirstAccounts) -> anyhow::Result<()> {
+/// When an address or a password of them is none, when this is not development and there are demo accounts from when it was,
+/// or when the database fails.
+pub async fn open_first(pool: &PgPool, first: &FirstAccounts, environment: Environment) -> anyhow::Result<()> {
+    let hasher = Hasher::new(1)?;
+    if environment == Environment::Production {
+        refuse_demo_accounts(pool, &hasher).await?;
+    }
     let mut wanted: Vec<(Email, SecretString, Role)> = Vec::new();
     if let (Some(email), Some(password)) = (&first.admin_email, &first.admin_password) {
         let email = email.parse().map_err(|error| anyhow::anyhow!("ADMIN_EMAIL {error}"))?;
@@ -353,10 +393,12 @@ pub async fn open_first(pool: &PgPool, first: &FirstAccounts) -> anyhow::Result<
             wanted.push((email.parse()?, password.into(), role));
         }
     }
-    let hasher = Hasher::new(1)?;
     for (email, password, role) in wanted {
         let mut conn = pool.acquire().await?;
-        if find_with_password(&mut conn, email.as_str()).await?.is_some() {
+        if let Some((id, _)) = find_password(&mut conn, email.as_str()).await? {
+            if role == Role::Admin && !is_admin(&mut conn, id).await? {
+                tracing::warn!(user.id = %id, "the account of ADMIN_EMAIL is there already, and no ADMIN");
+            }
             continue;
         }
         let password = Password::choose(password).map_err(|weak: Weak| anyhow::anyhow!("of {email}: {weak}"))?;
@@ -368,6 +410,22 @@ pub async fn open_first(pool: &PgPool, first: &FirstAccounts) -> anyhow::Result<
             opened => opened?,
         };
         tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Everybody knows their passwords.
+async fn refuse_demo_accounts(pool: &PgPool, hasher: &Hasher) -> anyhow::Result<()> {
+    for (email, password) in
+        [(boot::demo::ADMIN_EMAIL, boot::demo::ADMIN_PASSWORD), (boot::demo::USER_EMAIL, boot::demo::USER_PASSWORD)]
+    {
+        let mut conn = pool.acquire().await?;
+        let Some((id, stored)) = find_password(&mut conn, email).await? else { continue };
+        let is_open = reenter(&mut conn, id).await?.is_some() && hasher.is(password.into(), Some(stored)).await?;
+        anyhow::ensure!(
+            !is_open,
+            "{email} is open to everybody: change its password or disable it in development first"
+        );
     }
     Ok(())
 }

@@ -22,7 +22,8 @@ impl FromStr for Email {
     type Err = NoEmail;
 
     fn from_str(text: &str) -> Result<Self, NoEmail> {
-        let text = text.trim().to_lowercase();
+        // What is far too long is not worth being looked at.
+        let text = text.get(..=2 * MAX_BYTES).map_or(text, |_| "").trim().to_lowercase();
         let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
         let valid = text.len() <= MAX_BYTES && EmailAddress::parse_with_options(&text, options).is_ok();
         if valid && !text.contains('\0') { Ok(Self(text)) } else { Err(NoEmail) }

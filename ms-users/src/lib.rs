@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::http::header;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 use boot::config::Environment;
 use boot::database::Database;
@@ -74,13 +74,14 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let routes = routes.merge(demo_token(config.process.environment, &database, &signing));
     let routes = boot::http::router(routes, health(&shutdown, &database, &signing), metrics);
     let Config { process, port, accounts, .. } = config;
+    let environment = process.environment;
     let work = {
         let shutdown = shutdown.clone();
         async move {
             let migrated = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await;
             let Some(migrated) = migrated else { return Ok(()) };
             migrated?;
-            account::open_first(&database.pool, &accounts).await?;
+            account::open_first(&database.pool, &accounts, environment).await?;
             signing.ensure_key().await?;
             tokio::join!(signing.follow(KEYS_PERIOD, &shutdown), tidy(&database.pool, &shutdown));
             Ok(())
@@ -98,8 +99,12 @@ pub fn database(config: &config::Database) -> anyhow::Result<Database> {
 }
 
 fn published_keys(signing: signing::Signing) -> Router {
-    const SECONDS: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=5");
-    let document = move || std::future::ready(([SECONDS], axum::Json(signing.published())));
+    const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
+    let document = move || {
+        // A set without keys would be taken for one.
+        let document = signing.check().is_ok().then(|| ([JSON], signing.published()));
+        std::future::ready(document.ok_or(StatusCode::SERVICE_UNAVAILABLE))
+    };
     Router::new().route(auth::keys::PATH, get(document))
 }
 
@@ -109,8 +114,10 @@ fn demo_token(environment: Environment, database: &Database, signing: &signing::
     auth::demo::route(environment, move || {
         let (pool, signing) = (pool.clone(), signing.clone());
         async move {
-            let admin = account::find_with_password(&mut *pool.acquire().await?, boot::demo::ADMIN_EMAIL).await?;
-            let (admin, _) = admin.context("there are no demo accounts")?;
+            let mut conn = pool.acquire().await?;
+            let admin = account::find_password(&mut conn, boot::demo::ADMIN_EMAIL).await?;
+            let (id, _) = admin.context("there are no demo accounts")?;
+            let admin = account::find(&mut conn, id).await?.context("it is gone")?;
             Ok(signing.token(&admin)?.0)
         }
     })

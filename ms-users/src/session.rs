@@ -57,6 +57,9 @@ pub enum Refreshed {
 /// # Errors
 /// Those of the database.
 pub async fn refresh(conn: &mut PgConnection, token: &str, trace: Trace) -> anyhow::Result<Refreshed> {
+    // Whoever ends an account locks it before its sessions, and so does this.
+    let Some(user_id) = owner(conn, token).await? else { return Ok(Refreshed::Refused) };
+    let account = account::reenter(conn, user_id).await?;
     let Some(found) = find(conn, token).await? else { return Ok(Refreshed::Refused) };
     if found.over {
         return Ok(Refreshed::Refused);
@@ -66,7 +69,6 @@ pub async fn refresh(conn: &mut PgConnection, token: &str, trace: Trace) -> anyh
         account::record(conn, found.user_id, Change::SessionStolen, None, None, trace).await?;
         return Ok(Refreshed::Stolen);
     }
-    let account = account::find(conn, found.user_id).await?.filter(|account| account.disabled_at.is_none());
     let Some(account) = account else { return Ok(Refreshed::Refused) };
     sqlx::query!("update refresh_tokens set used_at = now() where hash = $1", hash(token)).execute(&mut *conn).await?;
     Ok(Refreshed::Fresh(Box::new(account), hand_out(conn, found.session_id).await?))
@@ -131,6 +133,15 @@ struct Found {
     over: bool,
 }
 
+async fn owner(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar!(
+        "select user_id from refresh_tokens join sessions on sessions.id = session_id where hash = $1",
+        hash(token),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// The session of a token, which nobody else changes until the transaction ends.
 async fn find(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Found>> {
     sqlx::query_as!(
@@ -164,6 +175,9 @@ async fn hand_out(conn: &mut PgConnection, session_id: Uuid) -> anyhow::Result<R
     Ok(RefreshToken(token))
 }
 
+/// Of what is longer than any token, only the beginning is looked at: it is none either way.
 fn hash(token: &str) -> Vec<u8> {
-    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
+    const MAX_BYTES: usize = 2 * BYTES;
+    let token = token.as_bytes();
+    digest(&SHA256, &token[..token.len().min(MAX_BYTES)]).as_ref().to_vec()
 }

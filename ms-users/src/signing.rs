@@ -10,6 +10,7 @@ use anyhow::Context;
 use auth::keys::{Published, Revoked};
 use auth::token::LIFETIME;
 use auth::{Caller, SigningKey, Tokens};
+use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
@@ -41,6 +42,15 @@ pub struct Stored {
     pub signs: bool,
 }
 
+impl Stored {
+    fn open(&self, seal: &Seal) -> anyhow::Result<Arc<SigningKey>> {
+        let pkcs8 = seal
+            .open(&self.kid, &self.nonce, &self.sealed)
+            .with_context(|| format!("key {} cannot be read with this KEY_ENCRYPTION_SECRET", self.kid))?;
+        Ok(Arc::new(SigningKey::from_pkcs8(&pkcs8)?))
+    }
+}
+
 /// Signs tokens with the newest key that has begun to sign. Clones share it.
 #[derive(Clone)]
 pub struct Signing {
@@ -55,7 +65,8 @@ pub struct Signing {
 #[derive(Clone, Default)]
 struct Current {
     signer: Option<Arc<SigningKey>>,
-    published: Arc<Published>,
+    /// As JSON, for everybody who asks.
+    published: Bytes,
 }
 
 impl Signing {
@@ -69,9 +80,9 @@ impl Signing {
         &self.keys
     }
 
-    /// The public keys, and the accounts whose older tokens count no more.
-    pub fn published(&self) -> Published {
-        Published::clone(&self.current.borrow().published)
+    /// The public keys, and the accounts whose older tokens count no more, as JSON.
+    pub fn published(&self) -> Bytes {
+        self.current.borrow().published.clone()
     }
 
     /// Whether there is a key to sign with.
@@ -115,18 +126,11 @@ impl Signing {
     async fn load(&self) -> anyhow::Result<Published> {
         let mut conn = self.pool.acquire().await?;
         let stored = stored(&mut conn).await?;
-        let open = |stored: &Stored| {
-            let pkcs8 = self
-                .seal
-                .open(&stored.kid, &stored.nonce, &stored.sealed)
-                .with_context(|| format!("key {} cannot be read with this KEY_ENCRYPTION_SECRET", stored.kid))?;
-            Ok((stored.signs, Arc::new(SigningKey::from_pkcs8(&pkcs8)?)))
-        };
-        let keys = stored.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-        let signer = keys.iter().rev().find(|(signs, _)| *signs).map(|(_, key)| key.clone());
-        let public = keys.iter().map(|(_, key)| key.public()).collect::<anyhow::Result<_>>()?;
+        let keys = stored.iter().map(|stored| stored.open(&self.seal)).collect::<anyhow::Result<Vec<_>>>()?;
+        let signer = stored.iter().zip(&keys).rev().find(|(stored, _)| stored.signs).map(|(_, key)| key.clone());
+        let public = keys.iter().map(|key| key.public()).collect::<anyhow::Result<_>>()?;
         let published = Published { keys: public, revoked: revoked(&mut conn).await? };
-        self.current.send_replace(Current { signer, published: Arc::new(published.clone()) });
+        self.current.send_replace(Current { signer, published: serde_json::to_vec(&published)?.into() });
         Ok(published)
     }
 }
@@ -182,12 +186,15 @@ pub async fn add(conn: &mut PgConnection, seal: &Seal, key: &SigningKey, after: 
 /// and everybody has to refresh.
 ///
 /// # Errors
-/// Those of the database.
+/// Those of the database, or when the keys there are cannot be read: who has their secret could not read the new one.
 pub async fn rotate(pool: &PgPool, seal: &Seal, at_once: bool) -> anyhow::Result<String> {
     let (announced, remembered) =
         if at_once { (Duration::ZERO, Duration::ZERO) } else { (ANNOUNCED, ANNOUNCED + REMEMBERED) };
     let mut tx = pool.begin().await?;
     take_turns(&mut tx).await?;
+    for key in stored(&mut tx).await? {
+        key.open(seal)?;
+    }
     sqlx::query!(
         "update signing_keys
          set retires_at = now() + make_interval(secs => $1)

@@ -32,7 +32,7 @@ const MAX_STRANGERS_WAIT: Duration = Duration::from_secs(60);
 /// Failures are forgotten after this long without another one.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The most accounts and clients that are remembered.
+/// The most accounts and clients that are remembered. Those that were quiet longest are forgotten first.
 const MAX_ENTRIES: usize = 100_000;
 
 /// It has to be tried again later.
@@ -53,7 +53,39 @@ impl Slow {
 #[derive(Clone)]
 pub struct Throttle {
     clients: Arc<DefaultKeyedRateLimiter<String>>,
-    failures: Arc<Mutex<HashMap<Key, Failures>>>,
+    failures: Arc<Mutex<Generations>>,
+}
+
+/// Failures, in two generations: what fails goes into the younger one. When that is full it becomes the older one, and what
+/// was in there and has not failed since is forgotten.
+#[derive(Default)]
+struct Generations {
+    young: HashMap<Key, Failures>,
+    old: HashMap<Key, Failures>,
+}
+
+impl Generations {
+    fn get(&self, key: &Key) -> Option<Failures> {
+        self.young.get(key).or_else(|| self.old.get(key)).copied()
+    }
+
+    fn put(&mut self, key: Key, failures: Failures) {
+        if self.young.len() >= MAX_ENTRIES / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, failures);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    fn forgive_one(&mut self, key: Key) {
+        if let Some(failed) = self.get(&key) {
+            self.put(key, Failures { count: failed.count.saturating_sub(1), ..failed });
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -132,13 +164,10 @@ impl Throttle {
         if wait > Duration::ZERO {
             return Err(Slow::of(wait));
         }
-        if failures.len() >= MAX_ENTRIES {
-            failures.retain(|_, failed| now.duration_since(failed.last) < FORGIVEN_AFTER / 10);
-        }
         for key in &keys {
-            let failed = failures.entry(key.clone()).or_insert(Failures { count: 0, last: now });
-            let forgiven = now.duration_since(failed.last) >= FORGIVEN_AFTER;
-            *failed = Failures { count: if forgiven { 1 } else { failed.count.saturating_add(1) }, last: now };
+            let before = failures.get(key).filter(|failed| now.duration_since(failed.last) < FORGIVEN_AFTER);
+            let count = before.map_or(0, |failed| failed.count).saturating_add(1);
+            failures.put(key.clone(), Failures { count, last: now });
         }
         Ok(Attempt(keys))
     }
@@ -148,15 +177,17 @@ impl Throttle {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         for key in attempt.0 {
             match key {
-                Key::Client(..) => drop(failures.remove(&key)),
+                Key::Client(..) => failures.remove(&key),
                 // That one stranger knows the password says nothing about the others.
-                Key::Strangers(_) => {
-                    if let Some(failed) = failures.get_mut(&key) {
-                        failed.count = failed.count.saturating_sub(1);
-                    }
-                }
+                Key::Strangers(_) => failures.forgive_one(key),
             }
         }
+    }
+
+    /// Nobody has looked at the password.
+    pub fn withdrawn(&self, attempt: Attempt) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        attempt.0.into_iter().for_each(|key| failures.forgive_one(key));
     }
 }
 
@@ -213,6 +244,32 @@ mod tests {
             assert_eq!(fails(&throttle, "a", true, now), None);
         }
         assert_eq!(fails(&throttle, "a", true, now), Some(1));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_goes_on_stays() {
+        let (throttle, mut now) = (Throttle::new(1_000), Instant::now());
+        for _ in 0..FREE_FAILURES {
+            assert_eq!(fails(&throttle, "a", true, now), None);
+        }
+        for n in 0..3 * MAX_ENTRIES {
+            drop(throttle.attempt(&n.to_string(), "b", true, now));
+            if n % (MAX_ENTRIES / 10) == 0 {
+                now += MAX_WAIT;
+                assert_eq!(fails(&throttle, "a", true, now), None);
+            }
+        }
+        let generations = throttle.failures.lock().unwrap();
+        assert!(generations.young.len() + generations.old.len() <= MAX_ENTRIES);
+        assert!(generations.get(&Key::Client("ann".into(), "a".into())).unwrap().count > FREE_FAILURES);
+    }
+
+    #[test]
+    fn an_attempt_nobody_looked_at_is_none() {
+        let (throttle, now) = (Throttle::new(1_000), Instant::now());
+        for _ in 0..10 * FREE_FAILURES {
+            throttle.withdrawn(throttle.attempt("ann", "a", false, now).unwrap());
+        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ async fn identify(State(verifier): State<Verifier>, mut request: Request, next: 
         Some(Err(refused)) => Identity::Refused(refused),
         Some(Ok(token)) => verifier.verify(token).await.map_or_else(Identity::Refused, Identity::Known),
     };
+    if let Identity::Refused(refused) = &identity {
+        metrics::counter!("tokens_refused_total", "reason" => refused.label()).increment(1);
+    }
     let payer = match (&identity, request.extensions().get::<ClientAddress>()) {
         (Identity::Known(caller), _) => Some(Payer::Account(caller.user_id.as_u128())),
         (Identity::Anonymous | Identity::Refused(_), address) => {

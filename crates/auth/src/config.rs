@@ -14,8 +14,8 @@ use crate::signer::SigningKey;
 use crate::token::{Claims, LIFETIME, Verifier};
 use crate::{bearer, demo};
 
-/// The longest set of keys that is read, in bytes.
-const MAX_BYTES: usize = 1024 * 1024;
+/// The longest set of keys that is read, in bytes: room for 200 000 accounts of which only newer tokens count.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a token must say to be meant for us.
 #[derive(Debug, Clone, Args)]

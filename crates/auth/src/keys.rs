@@ -58,7 +58,7 @@ pub struct Revoked {
 pub struct Known {
     keys: HashMap<String, DecodingKey>,
     revoked: HashMap<Uuid, u64>,
-    /// When it was heard, or was last tried to hear.
+    /// When it was last asked for.
     tried: Option<Instant>,
 }
 
@@ -103,7 +103,7 @@ impl Keys {
     /// Keys that stay as they are.
     pub fn of(published: &Published) -> Self {
         let keys = Self::default();
-        keys.hear(Known::from(published));
+        keys.hear(Known::from(published), Instant::now());
         keys
     }
 
@@ -114,11 +114,17 @@ impl Keys {
     {
         let mut failing = false;
         while !shutdown.is_cancelled() {
+            let begun = Instant::now();
             let loaded = timeout(LOAD_TIMEOUT, load()).await.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer")));
-            match loaded {
-                Ok(published) => {
+            let known = loaded.and_then(|published| {
+                let known = Known::from(&published);
+                // An issuer that is starting has none yet.
+                if known.keys.is_empty() { Err(anyhow::anyhow!("there is no key in the set")) } else { Ok(known) }
+            });
+            match known {
+                Ok(known) => {
                     failing = false;
-                    self.hear(Known::from(&published));
+                    self.hear(known, begun);
                 }
                 Err(error) => {
                     // Once, and not every few seconds.
@@ -126,7 +132,8 @@ impl Keys {
                         tracing::warn!(error = format!("{error:#}"), "cannot load the keys of tokens; trying again");
                     }
                     let last = self.known.borrow().clone();
-                    self.hear(Known { keys: last.keys.clone(), revoked: last.revoked.clone(), tried: None });
+                    let same = Known { keys: last.keys.clone(), revoked: last.revoked.clone(), tried: None };
+                    self.hear(same, begun);
                 }
             }
             // Without any key nobody can be let in, so it is looked for as often as may be.
@@ -152,8 +159,9 @@ impl Keys {
         self.wanted.notify_one();
     }
 
-    fn hear(&self, known: Known) {
-        self.known.send_replace(Arc::new(Known { tried: Some(Instant::now()), ..known }));
+    /// `tried` is when it was asked for: what is heard by then may be from before.
+    fn hear(&self, known: Known, tried: Instant) {
+        self.known.send_replace(Arc::new(Known { tried: Some(tried), ..known }));
     }
 
     /// What is known, with this key among it if it can be had soon.

@@ -58,6 +58,18 @@ pub enum Refused {
     Unverifiable,
 }
 
+impl Refused {
+    /// What it is called in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Unverifiable => "unverifiable",
+        }
+    }
+}
+
 /// The present, as tokens tell time: in seconds since 1970.
 pub fn now_seconds() -> u64 {
     jsonwebtoken::get_current_timestamp()

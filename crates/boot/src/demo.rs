@@ -1,6 +1,7 @@
 //! Secrets and accounts that everybody knows, and that are for development only.
 
 use anyhow::ensure;
+use url::{Url, form_urlencoded};
 
 use crate::config::{Environment, ExposeSecret, SecretString};
 
@@ -23,6 +24,7 @@ const KNOWN: &[&str] = &[
     "inventory",
     "orders",
     "users",
+    "a-password-of-your-own",
     "rabbit_pass",
     "inventory_pass",
     "orders_pass",
@@ -41,7 +43,7 @@ pub fn refuse(environment: Environment, secrets: &[(&str, &SecretString)]) -> an
     for (variable, secret) in secrets {
         let secret = secret.expose_secret();
         ensure!(
-            !KNOWN.contains(&secret) && !password(secret).is_some_and(|password| KNOWN.contains(&password)),
+            !KNOWN.contains(&secret) && passwords(secret).iter().all(|password| !KNOWN.contains(&password.as_str())),
             "{variable} has a secret that everybody knows: set another, or ENVIRONMENT=development on a machine where \
              it guards nothing"
         );
@@ -49,11 +51,14 @@ pub fn refuse(environment: Environment, secrets: &[(&str, &SecretString)]) -> an
     Ok(())
 }
 
-/// The password of a URL.
-fn password(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    let (login, _) = rest.split('/').next()?.rsplit_once('@')?;
-    login.split_once(':').map(|(_, password)| password)
+/// The passwords of a URL: before the host, or among its options.
+fn passwords(url: &str) -> Vec<String> {
+    let Ok(url) = Url::parse(url) else { return Vec::new() };
+    // It is encoded as an option is.
+    let login = url.password().map(|password| format!("password={password}")).unwrap_or_default();
+    let login = form_urlencoded::parse(login.as_bytes()).into_owned();
+    let options = url.query_pairs().into_owned();
+    login.chain(options).filter(|(name, _)| name == "password").map(|(_, password)| password).collect()
 }
 
 #[cfg(test)]
@@ -63,9 +68,13 @@ mod tests {
     #[test]
     fn a_secret_that_everybody_knows_is_for_development_only() {
         let refused = |secret: &str| refuse(Environment::Production, &[("SECRET", &secret.into())]).is_err();
-        for known in
-            [KEY_ENCRYPTION_SECRET, "amqp://rabbit_user:rabbit_pass@broker:5672/%2f", "postgres://a:orders@h/d"]
-        {
+        for known in [
+            KEY_ENCRYPTION_SECRET,
+            "amqp://rabbit_user:rabbit_pass@broker:5672/%2f",
+            "amqp://rabbit_user:rabbit%5Fpass@broker",
+            "postgres://a:orders@h/d",
+            "postgres://h/d?user=a&password=orders",
+        ] {
             assert!(refused(known), "{known}");
             assert!(refuse(Environment::Development, &[("SECRET", &known.into())]).is_ok());
         }

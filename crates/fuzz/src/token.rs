@@ -81,12 +81,15 @@ pub fn key_set(input: &[u8]) {
 /// The e-mail address of an account.
 ///
 /// # Panics
-/// Where an address has two spellings.
+/// Where an address of ASCII has two spellings.
 pub fn email(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     if let Ok(email) = text.parse::<Email>() {
         assert_eq!(email.as_str().parse(), Ok(email.clone()));
-        assert_eq!(text.to_uppercase().to_lowercase().parse(), text.to_lowercase().parse::<Email>());
+        // Beyond ASCII a letter may have no way back from upper case.
+        if text.is_ascii() {
+            assert_eq!(text.to_uppercase().parse(), Ok(email.clone()));
+        }
         assert!(email.as_str().len() <= 254 && !email.as_str().contains('\0'));
     }
 }

@@ -7,10 +7,9 @@
 
 use std::collections::HashMap;
 
-use async_graphql::Value as Constant;
 use async_graphql::{
-    Positioned, Value, Variables,
-    parser::types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet},
+    Name, Positioned, Value, Variables,
+    parser::types::{ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet},
 };
 
 use crate::cost;
@@ -24,39 +23,65 @@ const DEFAULT_PAGE: u64 = 20;
 /// The entries of the largest page.
 const MAX_PAGE: u64 = 100;
 
+/// What it costs to count: all rows are read.
+const COUNT: u64 = 100;
+
 /// What the operation that is to be executed is charged at: at least 1. The document has no fragment that spreads itself.
 pub(crate) fn price(document: &ExecutableDocument, operation_name: Option<&str>, variables: &Variables) -> u32 {
     let Some(operation) = cost::operation(document, operation_name) else { return 1 };
-    let mut counter = Counter { document, variables, fragments: HashMap::new() };
-    let fields = counter.selection_set(&operation.selection_set);
+    let mut counter = Counter { document, operation, variables, fragments: HashMap::new() };
+    let Price { fields, own, .. } = counter.selection_set(&operation.selection_set);
     let changes = match operation.ty {
-        OperationType::Mutation => CHANGE.saturating_mul(operation.selection_set.node.items.len() as u64),
+        OperationType::Mutation => CHANGE.saturating_mul(own),
         OperationType::Query | OperationType::Subscription => 0,
     };
     u32::try_from(fields.saturating_add(changes).max(1)).unwrap_or(u32::MAX)
 }
 
+/// What a selection set costs.
+#[derive(Clone, Copy, Default)]
+struct Price {
+    /// All that is below.
+    fields: u64,
+    /// The fields of the set itself, fragments spelled out.
+    own: u64,
+    /// Whether it asks for the entries of a page.
+    is_page: bool,
+}
+
 struct Counter<'a> {
     document: &'a ExecutableDocument,
+    operation: &'a OperationDefinition,
     variables: &'a Variables,
-    fragments: HashMap<&'a str, u64>,
+    fragments: HashMap<&'a str, Price>,
 }
 
 impl<'a> Counter<'a> {
-    fn selection_set(&mut self, set: &'a Positioned<SelectionSet>) -> u64 {
-        let price = |selection: &'a Positioned<Selection>| match &selection.node {
-            Selection::Field(field) => {
-                let inner = self.selection_set(&field.node.selection_set);
-                inner.saturating_mul(self.page_size(&field.node)).saturating_add(1)
-            }
-            Selection::InlineFragment(inline) => self.selection_set(&inline.node.selection_set),
-            Selection::FragmentSpread(spread) => self.fragment(spread.node.fragment_name.node.as_str()),
-        };
-        set.node.items.iter().map(price).fold(0, u64::saturating_add)
+    fn selection_set(&mut self, set: &'a Positioned<SelectionSet>) -> Price {
+        let mut price = Price::default();
+        for selection in &set.node.items {
+            let part = match &selection.node {
+                Selection::Field(field) => self.field(&field.node),
+                Selection::InlineFragment(inline) => self.selection_set(&inline.node.selection_set),
+                Selection::FragmentSpread(spread) => self.fragment(spread.node.fragment_name.node.as_str()),
+            };
+            price.fields = price.fields.saturating_add(part.fields);
+            price.own = price.own.saturating_add(part.own);
+            price.is_page |= part.is_page;
+        }
+        price
     }
 
-    fn fragment(&mut self, name: &str) -> u64 {
-        let Some((name, fragment)) = self.document.fragments.get_key_value(name) else { return 0 };
+    fn field(&mut self, field: &'a Field) -> Price {
+        let name = field.name.node.as_str();
+        let inner = self.selection_set(&field.selection_set);
+        let times = inner.fields.saturating_mul(self.times(field, inner.is_page));
+        let own = if name == "totalCount" { COUNT } else { 1 };
+        Price { fields: times.saturating_add(own), own: 1, is_page: matches!(name, "edges" | "nodes") }
+    }
+
+    fn fragment(&mut self, name: &str) -> Price {
+        let Some((name, fragment)) = self.document.fragments.get_key_value(name) else { return Price::default() };
         if let Some(price) = self.fragments.get(name.as_str()) {
             return *price;
         }
@@ -65,29 +90,31 @@ impl<'a> Counter<'a> {
         price
     }
 
-    /// How many times what is below a field is read.
-    fn page_size(&self, field: &Field) -> u64 {
-        let asked = ["first", "last"].into_iter().find_map(|name| field.get_argument(name));
-        let size = asked.and_then(|size| {
-            let resolved = size
-                .node
-                .clone()
-                .into_const_with(|name| Ok::<_, ()>(self.variables.get(&name).cloned().unwrap_or(Constant::Null)));
-            match resolved {
-                Ok(Value::Number(number)) => number.as_u64(),
-                _ => None,
+    /// How many times what is below a field is read: as often as its page, or a list it is given, has entries.
+    fn times(&self, field: &Field, is_page: bool) -> u64 {
+        let mut times = if is_page { DEFAULT_PAGE } else { 1 };
+        for (name, value) in &field.arguments {
+            let value = value.node.clone().into_const_with(|name| Ok::<_, ()>(self.variable(&name)));
+            match (name.node.as_str(), value) {
+                ("first" | "last", Ok(Value::Number(number))) => {
+                    return number.as_u64().map_or(times, |size| size.clamp(1, MAX_PAGE));
+                }
+                (_, Ok(Value::List(entries))) => times = times.max(entries.len() as u64),
+                _ => (),
             }
-        });
-        let is_page = || {
-            field.selection_set.node.items.iter().any(|selection| {
-                matches!(&selection.node, Selection::Field(field) if matches!(field.node.name.node.as_str(), "edges" | "nodes"))
-            })
-        };
-        match size {
-            Some(size) => size.clamp(1, MAX_PAGE),
-            None if is_page() => DEFAULT_PAGE,
-            None => 1,
         }
+        times
+    }
+
+    /// What a variable stands for, be it given or by default.
+    fn variable(&self, name: &Name) -> Value {
+        let given = self.variables.get(name).cloned();
+        let default = || {
+            let mut definitions = self.operation.variable_definitions.iter();
+            let definition = definitions.find(|definition| definition.node.name.node == *name)?;
+            definition.node.default_value.as_ref().map(|value| value.node.clone())
+        };
+        given.or_else(default).unwrap_or(Value::Null)
     }
 }
 
@@ -116,11 +143,29 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_charged_by_its_size_however_that_is_said() {
+        let fragment = "fragment f on ProductConnection { nodes { id name } }";
+        for (query, price) in [
+            ("query($n: Int = 100) { products(first: $n) { nodes { id name } } }".to_owned(), 301),
+            (format!("query($n: Int = 100) {{ products(first: $n) {{ ...f }} }} {fragment}"), 301),
+            (format!("{{ products {{ ...f }} }} {fragment}"), 61),
+            ("{ products { ... on ProductConnection { nodes { id name } } } }".to_owned(), 61),
+            ("{ products(first: null, last: 100) { nodes { id name } } }".to_owned(), 301),
+            ("{ products(first: 1) { totalCount } }".to_owned(), 101),
+            ("{ quote(items: [{a: 1}, {a: 2}, {a: 3}]) { items { id } total } }".to_owned(), 10),
+        ] {
+            assert_eq!(of(&query, json!({})), price, "{query}");
+        }
+    }
+
+    #[test]
     fn aliases_fragments_and_changes_are_charged_each_time() {
         assert_eq!(of("{ a: product { id } b: product { id } }", json!({})), 4);
         assert_eq!(of("{ a: product { ...f } b: product { ...f } } fragment f on Product { id name }", json!({})), 6);
         assert_eq!(of("{ ... on Query { product { id } } }", json!({})), 2);
         assert_eq!(of("mutation { a: create { id } b: create { id } }", json!({})), 1_004);
+        let fragment = "fragment f on Mutation { a: create { id } b: create { id } }";
+        assert_eq!(of(&format!("mutation {{ ...f }} {fragment}"), json!({})), 1_004);
     }
 
     #[test]

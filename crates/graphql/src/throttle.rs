@@ -51,6 +51,7 @@ impl Throttle {
         // What is dearer than any burst is charged at a whole one: a single request has limits of its own.
         let price = NonZeroU32::new(price).map_or(NonZeroU32::MIN, |price| price.min(self.burst));
         let Ok(Err(not_until)) = self.callers.check_key_n(&payer, price) else { return Ok(()) };
+        metrics::counter!("requests_rate_limited_total").increment(1);
         let wait = not_until.wait_time_from(self.clock.now());
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("too many requests: try again in {seconds} s");

@@ -228,3 +228,34 @@ fn a_secret_may_be_in_a_file_that_the_environment_or_dot_env_names() {
     let tables = psql::execute(database.url(), &["select to_regclass('stock') is not null"]).unwrap();
     assert_eq!(tables, "t");
 }
+
+/// What `serve` says, with this environment and no other, before it ends by itself.
+fn refused(program: &str, environment: &[(&str, &str)]) -> String {
+    let folder = Folder::create("demo").unwrap();
+    let mut command = Command::new(instance::program(program, PROFILE).unwrap());
+    let output = command.arg("serve").env_clear().envs(environment.iter().copied()).current_dir(folder.path()).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    printed(&output)
+}
+
+#[test]
+fn outside_of_development_no_service_starts_with_a_secret_that_everybody_knows() {
+    for (program, variable) in [
+        ("ms-inventory", "INVENTORY_DATABASE_URL"),
+        ("ms-orders", "ORDERS_DATABASE_URL"),
+        ("ms-users", "USERS_DATABASE_URL"),
+    ] {
+        let said = refused(program, &[]);
+        assert!(said.contains(variable) && said.contains("ENVIRONMENT=development"), "{said}");
+        let own = [(variable, "postgres://127.0.0.1:9/own")];
+        let next = if program == "ms-users" { "KEY_ENCRYPTION_SECRET" } else { "AMQP_URL" };
+        assert!(refused(program, &own).contains(next), "{program}");
+    }
+    let own = [
+        ("USERS_DATABASE_URL", "postgres://127.0.0.1:9/own"),
+        ("KEY_ENCRYPTION_SECRET", "a secret of our own"),
+        ("DEMO_ACCOUNTS", "true"),
+    ];
+    assert!(refused("ms-users", &own).contains("DEMO_ACCOUNTS"));
+}

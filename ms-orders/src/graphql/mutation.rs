@@ -33,9 +33,8 @@ struct CreateOrderInput {
     /// What it is for: 1 to 1 000 items. Items of the same product count as their sum.
     items: Vec<ItemInput>,
     /// A text of the client's own, 1 to 255 characters, that names this request among those of the same account. The same
-    /// key with the same order
-    /// again gets the order that was placed the first time, so a request whose answer was lost can be sent again;
-    /// with another order it is a CONFLICT. Without a key, each request places an order.
+    /// key with the same order again gets the order that was placed the first time, so a request whose answer was lost can
+    /// be sent again; with another order it is a CONFLICT. Without a key, each request places an order.
     idempotency_key: Option<String>,
     /// What the payment is to be made with, up to 255 characters. The provider is simulated: it declines what begins with
     /// `decline`, is slow with what begins with `slow`, and fails now and then with what begins with `flaky`.

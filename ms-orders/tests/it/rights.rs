@@ -13,7 +13,7 @@ const CANCEL: &str = "mutation($id: ID!, $key: String) {
 async fn an_idempotency_key_is_its_users_own() {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     world.sell(&[(1, "10.00")]).await;
-    let instance = world.start_without_broker(&vhost, &[]).await;
+    let instance = world.start(&vhost, &[]).await;
     let [ann, bob] = [1, 2].map(|n| token(Uuid::from_u128(n), Role::User));
     let input = json!({"input": {"items": [{"productId": "1", "quantity": 1}], "idempotencyKey": "same"}});
     let place =
@@ -35,7 +35,7 @@ async fn an_idempotency_key_is_its_users_own() {
 async fn a_user_lists_and_counts_their_own_orders_page_by_page() {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     world.sell(&[(1, "10.00")]).await;
-    let instance = world.start_without_broker(&vhost, &[]).await;
+    let instance = world.start(&vhost, &[]).await;
     let users = [1, 2].map(Uuid::from_u128);
     let [ann, bob] = users.map(|id| token(id, Role::User));
     let admin = token(Uuid::from_u128(3), Role::Admin);

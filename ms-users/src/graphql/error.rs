@@ -13,6 +13,7 @@ pub(super) fn wrong_password() -> Error {
 }
 
 pub(super) fn slow(slow: Slow) -> Error {
+    metrics::counter!("logins_total", "outcome" => "slowed").increment(1);
     later(slow.to_string(), slow.retry_after.as_secs())
 }
 
@@ -29,11 +30,12 @@ pub(super) fn hashing(error: anyhow::Error) -> Error {
 }
 
 pub(super) fn not_changed(error: account::Error) -> Error {
-    use account::Error::{Database, EmailTaken, LastAdmin, Unknown};
+    use account::Error::{Database, EmailTaken, LastAdmin, NotAdmin, Unknown};
     let message = error.to_string();
     match error {
         Unknown(_) => Refusal::not_found(message).with("field", "userId").into(),
         EmailTaken => Refusal::conflict(message).with("field", "email").into(),
+        NotAdmin => Refusal::forbidden(message).into(),
         LastAdmin => Refusal::conflict(message).with("constraint", "last_admin").into(),
         Database(error) => Error::new_with_source(anyhow::Error::from(error)),
     }

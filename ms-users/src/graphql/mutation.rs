@@ -65,8 +65,7 @@ impl Mutation {
         #[graphql(desc = "Its password.")] password: String,
     ) -> Result<Session> {
         let email: Email = email.parse().map_err(|_| wrong_password())?;
-        let account = with_password(ctx, email.as_str(), password.into()).await?;
-        let tx = begin(ctx).await?;
+        let (tx, account) = enter(ctx, email.as_str(), password.into()).await?;
         sign_in(ctx, tx, account, &client(ctx)?).await
     }
 
@@ -115,12 +114,9 @@ impl Mutation {
         #[graphql(desc = "The password from now on, by the same rules as in register.")] new_password: String,
     ) -> Result<Session> {
         let new = Password::choose(new_password.into()).map_err(|error| weak(error, "newPassword"))?;
-        let mut tx = begin(ctx).await?;
-        let me = account::find(&mut tx, caller(ctx)?.user_id).await?.ok_or_else(wrong_password)?;
-        drop(tx);
-        let account = with_password(ctx, &me.email, current_password.into()).await?;
+        let me = account::find(&mut *begin(ctx).await?, caller(ctx)?.user_id).await?.ok_or_else(wrong_password)?;
         let hash = ctx.data::<Hasher>()?.hash(new).await.map_err(hashing)?;
-        let mut tx = begin(ctx).await?;
+        let (mut tx, account) = enter(ctx, &me.email, current_password.into()).await?;
         let changed = account::set_password(&mut tx, account.id, &hash, *ctx.data::<Trace>()?).await;
         sign_in(ctx, tx, changed.map_err(not_changed)?, &client(ctx)?).await
     }
@@ -167,24 +163,39 @@ impl Mutation {
     }
 }
 
-/// The account of this address, if this is its password and it may be used. Takes the same time whichever it is not.
-async fn with_password(ctx: &Context<'_>, email: &str, password: SecretString) -> Result<Account> {
+/// The account of this address, if this is its password and it may be used, and a transaction in which nobody else changes
+/// it. Takes the same time whichever it is not.
+async fn enter(
+    ctx: &Context<'_>,
+    email: &str,
+    password: SecretString,
+) -> Result<(Transaction<'static, Postgres>, Account)> {
     let (throttle, client) = (ctx.data::<Throttle>()?, client(ctx)?);
     throttle.client(&client).map_err(slow)?;
     let mut tx = begin(ctx).await?;
     let is_known = session::is_known_client(&mut tx, email, &client).await?;
     let attempt: Attempt = throttle.attempt(email, &client, is_known, Instant::now()).map_err(slow)?;
-    let (account, stored) = account::find_with_password(&mut tx, email).await?.unzip();
+    let (id, stored) = account::find_password(&mut tx, email).await?.unzip();
     // Nobody else is to wait for a connection while a password is hashed.
     tx.commit().await?;
-    let is_right = ctx.data::<Hasher>()?.is(password, stored).await.map_err(hashing)?;
-    match account.filter(|account| is_right && account.disabled_at.is_none()) {
-        Some(account) => {
-            throttle.succeeded(attempt);
-            Ok(account)
+    let is_right = match ctx.data::<Hasher>()?.is(password, stored.clone()).await {
+        Ok(is_right) => is_right,
+        Err(error) => {
+            throttle.withdrawn(attempt);
+            return Err(hashing(error));
         }
-        None => Err(wrong_password()),
+    };
+    if let (true, Some(id), Some(stored)) = (is_right, id, stored) {
+        let mut tx = begin(ctx).await?;
+        // It may have been disabled, or have got another password, meanwhile.
+        if let Some(account) = account::enter(&mut tx, id, &stored).await? {
+            throttle.succeeded(attempt);
+            metrics::counter!("logins_total", "outcome" => "right").increment(1);
+            return Ok((tx, account));
+        }
     }
+    metrics::counter!("logins_total", "outcome" => "wrong").increment(1);
+    Err(wrong_password())
 }
 
 /// Opens a session and commits.

@@ -10,7 +10,7 @@ pub enum Command {
     List,
     /// Have a new key sign in a minute. Nobody notices: the old one is published until its last token has ended.
     Rotate {
-        /// The old keys are known to somebody else: they end now, and everybody's next request needs a refresh.
+        /// The old keys are known to somebody else: they end in a few seconds, and everybody needs a refresh.
         #[arg(long)]
         at_once: bool,
     },
@@ -37,7 +37,7 @@ impl Command {
             }
             Self::Rotate { at_once } => {
                 let kid = rotate(pool, seal, *at_once).await?;
-                let when = if *at_once { "now, and no other" } else { "in a minute" };
+                let when = if *at_once { "in a few seconds, and no other" } else { "in a minute" };
                 println!("{kid} signs {when}");
             }
         }

@@ -144,12 +144,46 @@ async fn roles_change_by_an_admin_and_there_is_always_one_left() {
         api.send(&ann.access, DISABLE, json!({"id": root.user["id"]}))
     );
     let codes = [&both.0, &both.1].map(|answer| answer["errors"][0]["extensions"]["code"].clone());
-    assert!(codes.contains(&json!("CONFLICT")) && codes.contains(&Value::Null), "{both:?}");
+    assert!(codes.contains(&json!("FORBIDDEN")) && codes.contains(&Value::Null), "{both:?}");
     for id in [json!("00000000-0000-7000-8000-000000000000"), json!("no id")] {
         let admin = api.login("root@example.com", PASSWORD);
         let admin = if codes[1].is_null() { ann.clone() } else { admin.await };
         api.refused("NOT_FOUND", &admin.access, DISABLE, json!({"id": id})).await;
     }
+}
+
+#[tokio::test]
+async fn an_admin_who_was_ended_a_moment_ago_changes_nothing_any_more() {
+    let world = World::new().await;
+    let api = &world.api;
+    let (ann, root) = (api.register("ann@example.com", PASSWORD).await, api.admin().await);
+    api.ask(&root.access, SET_ROLE, json!({"id": ann.user["id"], "role": "ADMIN"})).await;
+    let ann = api.login("ann@example.com", PASSWORD).await;
+    // As if nobody had heard yet that her tokens count no more.
+    let end = "update users set disabled_at = now() where email = 'ann@example.com'";
+    sqlx::query(end).execute(&world.pool).await.unwrap();
+    for (mutation, variables) in [
+        (SET_ROLE, json!({"id": ann.user["id"], "role": "ADMIN"})),
+        (ENABLE, json!({"id": ann.user["id"]})),
+        (DISABLE, json!({"id": root.user["id"]})),
+    ] {
+        api.refused("FORBIDDEN", &ann.access, mutation, variables).await;
+    }
+    api.refused("UNAUTHENTICATED", &ann.access, CHANGE_PASSWORD, json!({"current": PASSWORD, "new": "another horse"}))
+        .await;
+    api.refused("UNAUTHENTICATED", "", crate::world::REFRESH, json!({"token": ann.refresh})).await;
+}
+
+#[tokio::test]
+async fn demo_accounts_do_not_outlive_development() {
+    let world = World::with(&["--environment", "development", "--demo-accounts", "true"]).await;
+    let refused = Instance::ended(world.database.url(), &[]).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("admin@example.com is open to everybody"), "{refused:#}");
+    sqlx::query("update users set disabled_at = now() where email like '%@example.com' and email not like 'root%'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    Instance::start(world.database.url(), &[]).await;
 }
 
 #[tokio::test]

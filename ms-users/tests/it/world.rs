@@ -3,6 +3,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use auth::keys::PATH;
+use boot::service::Running;
 use clap::Parser;
 use dev::testing::Database;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -53,6 +54,20 @@ impl Drop for Instance {
     }
 }
 
+async fn run(database_url: &str, args: &[&str]) -> (Running, CancellationToken) {
+    #[derive(Parser)]
+    #[command(args_override_self = true)]
+    struct Cli {
+        #[command(flatten)]
+        config: Config,
+    }
+    let fixed = ["ms-users", "--port", "0", "--database-url", database_url, "--key-encryption-secret", SECRET];
+    let admin = ["--admin-email", "root@example.com", "--admin-password", PASSWORD, "--logins-per-minute", "100000"];
+    let cli = Cli::parse_from(fixed.iter().chain(&admin).chain(args));
+    let shutdown = CancellationToken::new();
+    (ms_users::start(cli.config, metrics(), shutdown.clone()).await.unwrap(), shutdown)
+}
+
 /// What a client holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -64,23 +79,18 @@ pub(crate) struct Session {
 impl Instance {
     /// Starts one and waits until it is ready.
     pub(crate) async fn start(database_url: &str, args: &[&str]) -> Self {
-        #[derive(Parser)]
-        #[command(args_override_self = true)]
-        struct Cli {
-            #[command(flatten)]
-            config: Config,
-        }
-        let fixed = ["ms-users", "--port", "0", "--database-url", database_url, "--key-encryption-secret", SECRET];
-        let admin =
-            ["--admin-email", "root@example.com", "--admin-password", PASSWORD, "--logins-per-minute", "100000"];
-        let cli = Cli::parse_from(fixed.iter().chain(&admin).chain(args));
-        let shutdown = CancellationToken::new();
-        let running = ms_users::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
+        let (running, shutdown) = run(database_url, args).await;
         let url = format!("http://{}", running.address);
         let instance = Self { url, http: reqwest::Client::new(), shutdown, _ended: running.ended };
         let ready = async || instance.get("/health/ready").await.status().is_success();
         eventually("the instance is ready", ready).await;
         instance
+    }
+
+    /// Starts one, and waits until it ends by itself.
+    pub(crate) async fn ended(database_url: &str, args: &[&str]) -> anyhow::Result<()> {
+        let (running, _) = run(database_url, args).await;
+        tokio::time::timeout(DEADLINE, running.ended).await.expect("it ends").unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
