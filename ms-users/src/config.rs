@@ -25,7 +25,7 @@ pub struct Database {
 
 /// How the keys that sign tokens are kept.
 #[derive(Debug, Clone, Args)]
-pub struct Keys {
+pub struct KeyEncryption {
     /// Encrypts the private keys in the database: at least 16 characters, the same for all instances. With another one
     /// the keys in the database cannot be read.
     #[arg(
@@ -55,7 +55,7 @@ pub struct Config {
 
     /// The keys that sign tokens.
     #[command(flatten)]
-    pub keys: Keys,
+    pub keys: KeyEncryption,
 
     /// What tokens say.
     #[command(flatten)]

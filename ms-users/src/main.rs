@@ -1,7 +1,7 @@
 //! The command line of ms-users.
 
 use clap::{Parser, Subcommand};
-use ms_users::config::{Config, Database, Keys};
+use ms_users::config::{Config, Database, KeyEncryption};
 use ms_users::signing;
 
 /// Accounts, and the tokens by which the other services know them.
@@ -23,7 +23,7 @@ enum Command {
         #[command(flatten)]
         database: Database,
         #[command(flatten)]
-        keys: Keys,
+        keys: KeyEncryption,
         #[command(subcommand)]
         command: signing::Command,
     },

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::service::{Api, becomes, eventually};
-use crate::shop::{CREATE_ORDER, Shop, text};
+use crate::shop::{CREATE_ORDER, Shop, printed, text};
 
 /// What each caller gets: an answer (`ok`), nothing (`null`, or `none` of a list), or a refusal (its code, where
 /// `401` stands for UNAUTHENTICATED, `403` for FORBIDDEN and `404` for NOT_FOUND).
@@ -341,6 +341,33 @@ async fn whoever_asks_for_too_much_waits_while_others_are_answered() {
     assert!((1..=3).contains(&seconds), "{refused}");
     assert_eq!(ask(&bob).await, "none", "bob pays for himself");
     becomes("none".to_owned(), async || ask(&ann).await).await;
+}
+
+#[tokio::test]
+async fn keys_are_rotated_from_the_command_line_and_nobody_notices() {
+    let shop = Shop::open_with_accounts(&[]).await;
+    let command = |arguments: &[&str]| {
+        let output = shop.run("ms-users", &[&["keys"], arguments].concat());
+        assert!(output.status.success(), "{}", printed(&output));
+        printed(&output)
+    };
+    assert_eq!(command(&["list"]).lines().filter(|line| line.ends_with("signs")).count(), 1);
+    let rotated = command(&["rotate"]);
+    let kid = rotated.split(' ').next().unwrap();
+    assert!(rotated.ends_with("signs in a minute\n"), "{rotated}");
+    assert!(command(&["list"]).lines().any(|line| line.starts_with(kid) && line.contains("signs from")));
+    let me = async || shop.users.ask("{ me { role } }", json!({})).await;
+    assert_eq!(me().await["role"], "ADMIN");
+
+    let stolen = command(&["rotate", "--at-once"]);
+    let only: Vec<String> = command(&["list"]).lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(only, [stolen.split(' ').next().unwrap()]);
+    let ended = async || cell(&shop.orders.send("{ orders { nodes { id } } }", &json!({})).await.unwrap());
+    becomes("401".to_owned(), ended).await;
+    let other = [("KEY_ENCRYPTION_SECRET", "another secret of ours")];
+    let mut wrong = shop.command("ms-users", &["keys", "rotate"]);
+    let wrong = wrong.envs(other).output().unwrap();
+    assert!(!wrong.status.success() && printed(&wrong).contains("KEY_ENCRYPTION_SECRET"), "{}", printed(&wrong));
 }
 
 #[tokio::test]

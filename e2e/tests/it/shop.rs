@@ -136,13 +136,18 @@ impl Shop {
 
     /// Runs one of the programs to its end, with the environment of the services; a service's own with its login.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        self.command(program, arguments).output().unwrap()
+    }
+
+    /// The same, not run yet.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let amqp = self.vhost.amqp_url_of(program).unwrap_or_else(|_| self.vhost.amqp_url().to_owned());
-        run(program, arguments, &with_amqp(&self.environment, &amqp), &self.folder)
+        command(program, arguments, &with_amqp(&self.environment, &amqp), &self.folder)
     }
 
     /// Runs one of the programs to its end, told nothing but by its arguments.
     pub(crate) fn run_without_environment(&self, program: &str, arguments: &[&str]) -> Output {
-        run(program, arguments, &[], &self.folder)
+        command(program, arguments, &[], &self.folder).output().unwrap()
     }
 
     /// Where the logs of the services are, and room for more.
@@ -293,11 +298,11 @@ fn with_amqp(environment: &[(String, String)], url: &str) -> Vec<(String, String
     environment.iter().cloned().chain([("AMQP_URL".to_owned(), url.to_owned())]).collect()
 }
 
-/// Runs one of the programs to its end.
-fn run(program: &str, arguments: &[&str], environment: &[(String, String)], folder: &Folder) -> Output {
+/// One of the programs, not run yet.
+fn command(program: &str, arguments: &[&str], environment: &[(String, String)], folder: &Folder) -> Command {
     let mut command = Command::new(instance::program(program, PROFILE).unwrap());
-    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-    command.current_dir(folder.path()).output().unwrap()
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(folder.path());
+    command
 }
 
 /// What a program printed.
