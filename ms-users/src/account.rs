@@ -1,16 +1,17 @@
-//! Accounts, and who changed them.
+//! Accounts: found, [opened first](first), changed, and [what happened](history) to them.
+
+pub mod first;
+mod history;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use trace::Trace;
 use uuid::Uuid;
 
-use boot::config::{Environment, SecretString};
-
-use crate::config::FirstAccounts;
 use crate::email::Email;
-use crate::password::{Hasher, Password, Weak};
 use crate::session;
+
+pub use history::{Change, Recorded, changes, record};
 
 /// What somebody is to the shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
@@ -48,43 +49,6 @@ pub struct Account {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
-}
-
-/// What happened to an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "account_change", rename_all = "snake_case")]
-pub enum Change {
-    /// It was opened.
-    Registered,
-    /// It has another password.
-    PasswordChanged,
-    /// It has another role.
-    RoleChanged,
-    /// It may not be used any more.
-    Disabled,
-    /// It may be used again.
-    Enabled,
-    /// One of its refresh tokens was used twice, and the session ended.
-    SessionStolen,
-}
-
-/// One thing that happened to an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// Grows from one to the next.
-    pub id: i64,
-    /// The account.
-    pub user_id: Uuid,
-    /// What happened.
-    pub change: Change,
-    /// The role after it, where that changed.
-    pub role: Option<Role>,
-    /// Who did it; `None` where nobody did.
-    pub actor_id: Option<Uuid>,
-    /// The trace it happened in.
-    pub trace_id: String,
-    /// When.
-    pub at: DateTime<Utc>,
 }
 
 /// Why an account was not changed.
@@ -316,116 +280,4 @@ async fn revoke(conn: &mut PgConnection, id: Uuid) -> Result<Account, Error> {
     .execute(&mut *conn)
     .await?;
     find(conn, id).await?.ok_or(Error::Unknown(id))
-}
-
-/// Writes down what happened to an account.
-///
-/// # Errors
-/// Those of the database.
-pub async fn record(
-    conn: &mut PgConnection,
-    user_id: Uuid,
-    change: Change,
-    role: Option<Role>,
-    actor_id: Option<Uuid>,
-    trace: Trace,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into account_changes (user_id, change, role, actor_id, trace_id)
-         values ($1, $2, $3, $4, $5)",
-        user_id,
-        change as Change,
-        role as Option<Role>,
-        actor_id,
-        trace.to_string(),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// What happened to one account or to all, the newest first; `before` is the id of the one they come after.
-///
-/// # Errors
-/// Those of the database.
-pub async fn changes(
-    conn: &mut PgConnection,
-    user_id: Option<Uuid>,
-    before: Option<i64>,
-    limit: i64,
-) -> sqlx::Result<Vec<Recorded>> {
-    sqlx::query_as!(
-        Recorded,
-        r#"select id, user_id, change as "change: Change", role as "role: Role", actor_id, trace_id, at
-           from account_changes
-           where ($1::uuid is null or user_id = $1)
-             and ($2::bigint is null or id < $2)
-           order by id desc
-           limit $3"#,
-        user_id,
-        before,
-        limit,
-    )
-    .fetch_all(conn)
-    .await
-}
-
-/// Opens the accounts of the configuration that are not there yet.
-///
-/// # Errors
-/// When an address or a password of them is none, when this is not development and there are demo accounts from when it was,
-/// or when the database fails.
-pub async fn open_first(pool: &PgPool, first: &FirstAccounts, environment: Environment) -> anyhow::Result<()> {
-    let hasher = Hasher::new(1)?;
-    if environment == Environment::Production {
-        refuse_demo_accounts(pool, &hasher).await?;
-    }
-    let mut wanted: Vec<(Email, SecretString, Role)> = Vec::new();
-    if let (Some(email), Some(password)) = (&first.admin_email, &first.admin_password) {
-        let email = email.parse().map_err(|error| anyhow::anyhow!("ADMIN_EMAIL {error}"))?;
-        wanted.push((email, password.clone(), Role::Admin));
-    }
-    if first.demo_accounts {
-        for (email, password, role) in [
-            (boot::demo::ADMIN_EMAIL, boot::demo::ADMIN_PASSWORD, Role::Admin),
-            (boot::demo::USER_EMAIL, boot::demo::USER_PASSWORD, Role::User),
-        ] {
-            wanted.push((email.parse()?, password.into(), role));
-        }
-    }
-    for (email, password, role) in wanted {
-        let mut conn = pool.acquire().await?;
-        if let Some((id, _)) = find_password(&mut conn, email.as_str()).await? {
-            if role == Role::Admin && !is_admin(&mut conn, id).await? {
-                tracing::warn!(user.id = %id, "the account of ADMIN_EMAIL is there already, and no ADMIN");
-            }
-            continue;
-        }
-        let password = Password::choose(password).map_err(|weak: Weak| anyhow::anyhow!("of {email}: {weak}"))?;
-        let hash = hasher.hash(password).await?;
-        let mut tx = pool.begin().await?;
-        match open(&mut tx, &email, &hash, role, Trace::start()).await {
-            // Another instance was faster.
-            Err(Error::EmailTaken) => continue,
-            opened => opened?,
-        };
-        tx.commit().await?;
-    }
-    Ok(())
-}
-
-/// Everybody knows their passwords.
-async fn refuse_demo_accounts(pool: &PgPool, hasher: &Hasher) -> anyhow::Result<()> {
-    for (email, password) in
-        [(boot::demo::ADMIN_EMAIL, boot::demo::ADMIN_PASSWORD), (boot::demo::USER_EMAIL, boot::demo::USER_PASSWORD)]
-    {
-        let mut conn = pool.acquire().await?;
-        let Some((id, stored)) = find_password(&mut conn, email).await? else { continue };
-        let is_open = reenter(&mut conn, id).await?.is_some() && hasher.is(password.into(), Some(stored)).await?;
-        anyhow::ensure!(
-            !is_open,
-            "{email} is open to everybody: change its password or disable it in development first"
-        );
-    }
-    Ok(())
 }

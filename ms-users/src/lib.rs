@@ -32,6 +32,7 @@ use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::password::Hasher;
 use crate::signing::Seal;
 
 /// The service's name to the database.
@@ -69,7 +70,8 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let signing = signing::Signing::new(database.pool.clone(), seal, config.tokens.clone());
     let verifier = config.tokens.verifier(signing.keys().clone());
 
-    let routes = auth::bearer::identified(graphql::router(&database, &signing, &config)?, verifier);
+    let hasher = Hasher::new(config.login.password_hashes_at_once)?;
+    let routes = auth::bearer::identified(graphql::router(&database, &signing, &hasher, &config), verifier);
     let routes = routes.merge(published_keys(signing.clone()));
     let routes = routes.merge(demo_token(config.process.environment, &database, &signing));
     let routes = boot::http::router(routes, health(&shutdown, &database, &signing), metrics);
@@ -81,7 +83,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
             let migrated = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await;
             let Some(migrated) = migrated else { return Ok(()) };
             migrated?;
-            account::open_first(&database.pool, &accounts, environment).await?;
+            account::first::open_missing(&database.pool, &hasher, &accounts, environment).await?;
             signing.ensure_key().await?;
             tokio::join!(signing.follow(KEYS_PERIOD, &shutdown), tidy(&database.pool, &shutdown));
             Ok(())

@@ -66,7 +66,7 @@ pub async fn refresh(conn: &mut PgConnection, token: &str, trace: Trace) -> anyh
     }
     if found.used {
         end(conn, found.session_id).await?;
-        account::record(conn, found.user_id, Change::SessionStolen, None, None, trace).await?;
+        account::record(conn, user_id, Change::SessionStolen, None, None, trace).await?;
         return Ok(Refreshed::Stolen);
     }
     let Some(account) = account else { return Ok(Refreshed::Refused) };
@@ -128,7 +128,6 @@ pub async fn forget_ended(pool: &PgPool) -> sqlx::Result<()> {
 
 struct Found {
     session_id: Uuid,
-    user_id: Uuid,
     used: bool,
     over: bool,
 }
@@ -146,7 +145,7 @@ async fn owner(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Uuid
 async fn find(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Found>> {
     sqlx::query_as!(
         Found,
-        r#"select session_id, user_id, used_at is not null as "used!",
+        r#"select session_id, used_at is not null as "used!",
              (ended_at is not null or expires_at <= now()) as "over!"
            from refresh_tokens
            join sessions on sessions.id = session_id

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use boot::config::{Authorities, Environment};
+use boot::demo::{ADMIN_EMAIL, ADMIN_PASSWORD};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -17,21 +18,25 @@ use crate::{bearer, demo};
 /// The longest set of keys that is read, in bytes: room for 200 000 accounts of which only newer tokens count.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
+const ISSUER: &str = "ms-users";
+
+const AUDIENCE: &str = "order-inventory";
+
 /// What a token must say to be meant for us.
 #[derive(Debug, Clone, Args)]
 pub struct Tokens {
     /// Who signs access tokens: their claim `iss`.
-    #[arg(long, env = "TOKEN_ISSUER", default_value = "ms-users")]
+    #[arg(long, env = "TOKEN_ISSUER", default_value = ISSUER)]
     pub token_issuer: String,
 
     /// For whom they are signed: their claim `aud`.
-    #[arg(long, env = "TOKEN_AUDIENCE", default_value = "order-inventory")]
+    #[arg(long, env = "TOKEN_AUDIENCE", default_value = AUDIENCE)]
     pub token_audience: String,
 }
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { token_issuer: "ms-users".to_owned(), token_audience: "order-inventory".to_owned() }
+        Self { token_issuer: ISSUER.to_owned(), token_audience: AUDIENCE.to_owned() }
     }
 }
 
@@ -123,7 +128,7 @@ impl Trusting {
 
     async fn demo_token(&self) -> anyhow::Result<String> {
         let users_url = self.url.strip_suffix(keys::PATH).context("the keys are not those of ms-users")?;
-        demo::login(&self.client, users_url).await
+        demo::login(&self.client, users_url, ADMIN_EMAIL, ADMIN_PASSWORD).await
     }
 
     /// Keeps the keys up to date until `shutdown`.

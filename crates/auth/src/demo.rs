@@ -1,4 +1,6 @@
-//! The token the playground opens with in development: the demo ADMIN's, whose password everybody knows.
+//! Signing in by accounts that everybody knows, and the token the playground opens with in development.
+
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::http::StatusCode;
@@ -6,8 +8,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use boot::config::Environment;
-use boot::demo::{ADMIN_EMAIL, ADMIN_PASSWORD};
+use reqwest::Client;
 use serde_json::{Value, json};
+
+/// How long ms-users may take to check a password: longer than it has others wait.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the playground asks for it.
 pub const PATH: &str = "/playground/token";
@@ -33,16 +38,18 @@ where
     Router::new().route(PATH, get(answer))
 }
 
-/// Has ms-users sign the demo ADMIN in.
+/// An access token of an account, by its password.
 ///
 /// # Errors
-/// When it is away, or has no demo accounts.
-pub async fn login(client: &reqwest::Client, users_url: &str) -> anyhow::Result<String> {
+/// When ms-users is away, or refuses.
+pub async fn login(client: &Client, users_url: &str, email: &str, password: &str) -> anyhow::Result<String> {
     let query = "mutation($email: String!, $password: String!) {
       login(email: $email, password: $password) { accessToken }
     }";
-    let request = json!({"query": query, "variables": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD}});
-    let answer: Value = client.post(format!("{users_url}/graphql")).json(&request).send().await?.json().await?;
+    let request = json!({"query": query, "variables": {"email": email, "password": password}});
+    let url = format!("{users_url}/graphql");
+    let asked = client.post(&url).json(&request).timeout(PATIENCE).send().await;
+    let answer: Value = asked.with_context(|| format!("cannot ask {url}"))?.json().await?;
     let token = answer["data"]["login"]["accessToken"].as_str();
-    Ok(token.with_context(|| format!("refused: {}", answer["errors"][0]["message"]))?.to_owned())
+    Ok(token.with_context(|| format!("{email} cannot log in: {answer}"))?.to_owned())
 }

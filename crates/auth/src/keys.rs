@@ -58,8 +58,6 @@ pub struct Revoked {
 pub struct Known {
     keys: HashMap<String, DecodingKey>,
     revoked: HashMap<Uuid, u64>,
-    /// When it was last asked for.
-    tried: Option<Instant>,
 }
 
 impl Known {
@@ -82,20 +80,28 @@ impl From<&Published> for Known {
             (is_ours && decoding.family() == jsonwebtoken::AlgorithmFamily::Ed).then_some((kid, decoding))
         });
         let revoked = published.revoked.iter().map(|revoked| (revoked.sub, revoked.before));
-        Self { keys: keys.collect(), revoked: revoked.collect(), tried: None }
+        Self { keys: keys.collect(), revoked: revoked.collect() }
     }
 }
 
 /// The keys as they were last heard of. Clones share them.
 #[derive(Clone, Default)]
 pub struct Keys {
-    known: watch::Sender<Arc<Known>>,
+    heard: watch::Sender<Heard>,
     wanted: Arc<Notify>,
+}
+
+/// What was heard last.
+#[derive(Default)]
+struct Heard {
+    known: Arc<Known>,
+    /// When it was last asked for, with or without an answer: what is known by then may be from before.
+    tried: Option<Instant>,
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.known.borrow().keys.keys()).finish()
+        f.debug_set().entries(self.known().keys.keys()).finish()
     }
 }
 
@@ -103,7 +109,7 @@ impl Keys {
     /// Keys that stay as they are.
     pub fn of(published: &Published) -> Self {
         let keys = Self::default();
-        keys.hear(Known::from(published), Instant::now());
+        keys.heard.send_modify(|heard| heard.known = Arc::new(Known::from(published)));
         keys
     }
 
@@ -124,16 +130,14 @@ impl Keys {
             match known {
                 Ok(known) => {
                     failing = false;
-                    self.hear(known, begun);
+                    self.heard.send_replace(Heard { known: Arc::new(known), tried: Some(begun) });
                 }
                 Err(error) => {
                     // Once, and not every few seconds.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(error = format!("{error:#}"), "cannot load the keys of tokens; trying again");
                     }
-                    let last = self.known.borrow().clone();
-                    let same = Known { keys: last.keys.clone(), revoked: last.revoked.clone(), tried: None };
-                    self.hear(same, begun);
+                    self.heard.send_modify(|heard| heard.tried = Some(begun));
                 }
             }
             // Without any key nobody can be let in, so it is looked for as often as may be.
@@ -151,7 +155,7 @@ impl Keys {
     /// # Errors
     /// That none is.
     pub fn check(&self) -> Result<(), String> {
-        if self.known.borrow().keys.is_empty() { Err("no key for tokens is known yet".to_owned()) } else { Ok(()) }
+        if self.known().keys.is_empty() { Err("no key for tokens is known yet".to_owned()) } else { Ok(()) }
     }
 
     /// Has them be loaded again soon, because they may have changed.
@@ -159,23 +163,22 @@ impl Keys {
         self.wanted.notify_one();
     }
 
-    /// `tried` is when it was asked for: what is heard by then may be from before.
-    fn hear(&self, known: Known, tried: Instant) {
-        self.known.send_replace(Arc::new(Known { tried: Some(tried), ..known }));
+    fn known(&self) -> Arc<Known> {
+        self.heard.borrow().known.clone()
     }
 
     /// What is known, with this key among it if it can be had soon.
     pub(crate) async fn with(&self, kid: &str) -> Result<Arc<Known>, Refused> {
-        let known = self.known.borrow().clone();
+        let known = self.known();
         if known.key(kid).is_some() {
             return Ok(known);
         }
         let asked = Instant::now();
-        let mut heard = self.known.subscribe();
+        let mut news = self.heard.subscribe();
         self.look_again();
-        let is_news = |known: &Arc<Known>| known.tried.is_some_and(|tried| tried >= asked);
-        timeout(PATIENCE, heard.wait_for(is_news)).await.ok();
-        let known = self.known.borrow().clone();
+        let is_news = |heard: &Heard| heard.tried.is_some_and(|tried| tried >= asked);
+        timeout(PATIENCE, news.wait_for(is_news)).await.ok();
+        let known = self.known();
         if known.keys.is_empty() { Err(Refused::Unverifiable) } else { Ok(known) }
     }
 }

@@ -25,7 +25,7 @@ impl LocalIssuer {
     pub fn create(folder: &Path) -> anyhow::Result<Self> {
         let key = SigningKey::generate()?;
         let file = folder.join("jwks.json");
-        std::fs::write(&file, serde_json::to_vec(&Published { keys: vec![key.public()?], revoked: Vec::new() })?)?;
+        std::fs::write(&file, serde_json::to_vec(&published(&key)?)?)?;
         Ok(Self { key, jwks_url: format!("file://{}", file.display()) })
     }
 
@@ -39,8 +39,7 @@ impl LocalIssuer {
     /// # Errors
     /// None that is known of.
     pub fn verifier(&self) -> anyhow::Result<Verifier> {
-        let published = Published { keys: vec![self.key.public()?], revoked: Vec::new() };
-        Ok(Tokens::default().verifier(Keys::of(&published)))
+        Ok(Tokens::default().verifier(Keys::of(&published(&self.key)?)))
     }
 
     /// A token for somebody.
@@ -50,4 +49,8 @@ impl LocalIssuer {
     pub fn token(&self, user_id: Uuid, role: Role) -> anyhow::Result<String> {
         Tokens::default().sign(&self.key, Caller { user_id, role }, now_seconds())
     }
+}
+
+fn published(key: &SigningKey) -> anyhow::Result<Published> {
+    Ok(Published { keys: vec![key.public()?], revoked: Vec::new() })
 }

@@ -82,7 +82,7 @@ mod text;
 
 pub use crate::http::router;
 pub use id::Id;
-pub use limits::Limits;
+pub use limits::{CHANGE_COST, Limits};
 pub use ready::Ready;
 pub use refusal::{Code, Refusal};
 pub use text::text;

@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use async_graphql::SchemaBuilder;
 
+/// What a change costs, among the complexity of a request and among what a caller may ask for: a request holds a few dozen.
+pub const CHANGE_COST: usize = 500;
+
 /// What one request may cost. Everything here is refused with a code and a message that names the limit.
 ///
 /// The defaults leave room for GraphiQL's introspection query (about 240 fields, 15 levels) and for a mutation that

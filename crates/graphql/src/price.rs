@@ -12,10 +12,7 @@ use async_graphql::{
     parser::types::{ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet},
 };
 
-use crate::cost;
-
-/// What a change costs beside what is read of it: a transaction.
-const CHANGE: u64 = 500;
+use crate::{CHANGE_COST, cost};
 
 /// The entries of a page whose size is not said.
 const DEFAULT_PAGE: u64 = 20;
@@ -32,7 +29,7 @@ pub(crate) fn price(document: &ExecutableDocument, operation_name: Option<&str>,
     let mut counter = Counter { document, operation, variables, fragments: HashMap::new() };
     let Price { fields, own, .. } = counter.selection_set(&operation.selection_set);
     let changes = match operation.ty {
-        OperationType::Mutation => CHANGE.saturating_mul(own),
+        OperationType::Mutation => (CHANGE_COST as u64).saturating_mul(own),
         OperationType::Query | OperationType::Subscription => 0,
     };
     u32::try_from(fields.saturating_add(changes).max(1)).unwrap_or(u32::MAX)

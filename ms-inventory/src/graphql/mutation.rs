@@ -1,6 +1,6 @@
 //! What can be changed. Each change is one transaction, and so are the events that tell of it.
 
-use ::graphql::{Id, Refusal};
+use ::graphql::{CHANGE_COST, Id, Refusal};
 use async_graphql::{Context, Object};
 use auth::guard::caller;
 use messaging::Trace;
@@ -12,9 +12,6 @@ use super::movement::AdjustStockInput;
 use super::product::{Product, ProductInput, UpdateProductInput};
 use crate::ledger;
 use crate::product::{self, Batch, Cause, MAX_BATCH_ROWS};
-
-/// What a change costs among the complexity of a request: a request holds a few dozen.
-const CHANGE_COST: usize = 500;
 
 /// The root of mutations.
 #[derive(Debug)]

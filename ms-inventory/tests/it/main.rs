@@ -8,6 +8,8 @@ mod catalogue_import;
 mod catalogue_pages;
 mod catalogue_seed;
 mod client;
+#[path = "../../../crates/graphql/tests/it/committed.rs"]
+mod committed;
 mod crashes;
 mod forecasts;
 mod graphql_client;

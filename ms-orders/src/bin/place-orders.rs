@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write, stdout};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use auth::demo::login;
 use boot::config::parse;
 use boot::demo;
 use clap::Parser;
@@ -241,18 +242,6 @@ impl Shop {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
     }
-}
-
-/// An access token of an account.
-async fn login(client: &reqwest::Client, users_url: &str, email: &str, password: &str) -> anyhow::Result<String> {
-    let url = format!("{users_url}/graphql");
-    let query =
-        "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { accessToken } }";
-    let request = json!({"query": query, "variables": {"email": email, "password": password}});
-    let asked = client.post(&url).json(&request).timeout(Duration::from_secs(30)).send().await;
-    let answer: Value = asked.with_context(|| format!("cannot ask {url}"))?.json().await?;
-    let token = answer["data"]["login"]["accessToken"].as_str();
-    Ok(token.with_context(|| format!("{email} cannot log in: {answer}"))?.to_owned())
 }
 
 /// How many orders are in which state: drawn over itself on a terminal, and into a file a line for each change.

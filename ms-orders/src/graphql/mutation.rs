@@ -1,7 +1,7 @@
 use async_graphql::{Context, ID, InputObject, Object, Result};
 use auth::guard::caller;
 use events::OrderId;
-use graphql::{Refusal, text};
+use graphql::{CHANGE_COST, Refusal, text};
 use messaging::Trace;
 use messaging::outbox::Relay;
 use rust_decimal::Decimal;
@@ -19,9 +19,6 @@ const MAX_TEXT_CHARS: usize = 255;
 
 /// The most characters of the reason to cancel or refund.
 const MAX_REASON_CHARS: usize = 500;
-
-/// What a change costs among the complexity of a request: a request holds a few dozen.
-const CHANGE_COST: usize = 500;
 
 /// What can be changed.
 #[derive(Debug)]

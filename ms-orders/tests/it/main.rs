@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../crates/graphql/tests/it/committed.rs"]
+mod committed;
 mod inventory;
 mod statements;
 mod till;

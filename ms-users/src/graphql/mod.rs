@@ -25,18 +25,15 @@ pub fn schema() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
 }
 
 /// Serves the schema.
-///
-/// # Errors
-/// When the machine has no randomness to give.
-pub fn router(database: &Database, signing: &Signing, config: &Config) -> anyhow::Result<Router> {
+pub fn router(database: &Database, signing: &Signing, hasher: &Hasher, config: &Config) -> Router {
     let schema = schema()
-        .data(Hasher::new(config.login.password_hashes_at_once)?)
+        .data(hasher.clone())
         .data(Throttle::new(config.login.logins_per_minute))
         .data(signing.clone())
         .data(database.requests.clone())
         .data(config.login.clone());
-    Ok(::graphql::router(
+    ::graphql::router(
         schema,
         Limits { cost_per_second: config.process.http.rate_limit_cost_per_second, ..Limits::default() },
-    ))
+    )
 }

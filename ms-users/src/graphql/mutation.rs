@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use ::graphql::Refusal;
+use ::graphql::{CHANGE_COST, Refusal};
 use async_graphql::{Context, ID, Object, Result};
 use auth::guard::caller;
 use boot::config::SecretString;
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 use trace::Trace;
 use uuid::Uuid;
 
@@ -20,9 +20,6 @@ use crate::password::{Hasher, Password};
 use crate::session::{self, RefreshToken, Refreshed};
 use crate::signing::Signing;
 use crate::throttle::{Attempt, Throttle};
-
-/// What a change costs among the complexity of a request: a request holds a few dozen.
-const CHANGE_COST: usize = 500;
 
 /// What it costs to hash a password: a request holds two of them.
 const PASSWORD_COST: usize = 8_000;
@@ -65,7 +62,8 @@ impl Mutation {
         #[graphql(desc = "Its password.")] password: String,
     ) -> Result<Session> {
         let email: Email = email.parse().map_err(|_| wrong_password())?;
-        let (tx, account) = enter(ctx, email.as_str(), password.into()).await?;
+        let proof = prove(ctx, email.as_str(), password.into()).await?;
+        let (tx, account) = enter(ctx, proof).await?;
         sign_in(ctx, tx, account, &client(ctx)?).await
     }
 
@@ -114,9 +112,13 @@ impl Mutation {
         #[graphql(desc = "The password from now on, by the same rules as in register.")] new_password: String,
     ) -> Result<Session> {
         let new = Password::choose(new_password.into()).map_err(|error| weak(error, "newPassword"))?;
-        let me = account::find(&mut *begin(ctx).await?, caller(ctx)?.user_id).await?.ok_or_else(wrong_password)?;
+        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let me = account::find(&mut conn, caller(ctx)?.user_id).await?.ok_or_else(wrong_password)?;
+        drop(conn);
+        // Whoever is slowed has nothing hashed.
+        let proof = prove(ctx, &me.email, current_password.into()).await?;
         let hash = ctx.data::<Hasher>()?.hash(new).await.map_err(hashing)?;
-        let (mut tx, account) = enter(ctx, &me.email, current_password.into()).await?;
+        let (mut tx, account) = enter(ctx, proof).await?;
         let changed = account::set_password(&mut tx, account.id, &hash, *ctx.data::<Trace>()?).await;
         sign_in(ctx, tx, changed.map_err(not_changed)?, &client(ctx)?).await
     }
@@ -163,13 +165,16 @@ impl Mutation {
     }
 }
 
-/// The account of this address, if this is its password and it may be used, and a transaction in which nobody else changes
-/// it. Takes the same time whichever it is not.
-async fn enter(
-    ctx: &Context<'_>,
-    email: &str,
-    password: SecretString,
-) -> Result<(Transaction<'static, Postgres>, Account)> {
+/// Somebody knows the password of an account.
+struct Proof {
+    user_id: Uuid,
+    /// What was stored of it at that moment.
+    stored: String,
+    attempt: Attempt,
+}
+
+/// Whether this is the password of the account of this address. Takes the same time whichever is wrong.
+async fn prove(ctx: &Context<'_>, email: &str, password: SecretString) -> Result<Proof> {
     let (throttle, client) = (ctx.data::<Throttle>()?, client(ctx)?);
     throttle.client(&client).map_err(slow)?;
     let mut tx = begin(ctx).await?;
@@ -185,17 +190,26 @@ async fn enter(
             return Err(hashing(error));
         }
     };
-    if let (true, Some(id), Some(stored)) = (is_right, id, stored) {
-        let mut tx = begin(ctx).await?;
-        // It may have been disabled, or have got another password, meanwhile.
-        if let Some(account) = account::enter(&mut tx, id, &stored).await? {
-            throttle.succeeded(attempt);
-            metrics::counter!("logins_total", "outcome" => "right").increment(1);
-            return Ok((tx, account));
-        }
+    match (is_right, id, stored) {
+        (true, Some(user_id), Some(stored)) => Ok(Proof { user_id, stored, attempt }),
+        _ => Err(failed()),
     }
+}
+
+/// The account, and a transaction in which nobody else changes it. It may have been disabled, or have got another password,
+/// since that was proved.
+async fn enter(ctx: &Context<'_>, proof: Proof) -> Result<(Transaction<'static, Postgres>, Account)> {
+    let Proof { user_id, stored, attempt } = proof;
+    let mut tx = begin(ctx).await?;
+    let account = account::enter(&mut tx, user_id, &stored).await?.ok_or_else(failed)?;
+    ctx.data::<Throttle>()?.succeeded(attempt);
+    metrics::counter!("logins_total", "outcome" => "right").increment(1);
+    Ok((tx, account))
+}
+
+fn failed() -> async_graphql::Error {
     metrics::counter!("logins_total", "outcome" => "wrong").increment(1);
-    Err(wrong_password())
+    wrong_password()
 }
 
 /// Opens a session and commits.

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
+#[path = "../../../crates/graphql/tests/it/committed.rs"]
+mod committed;
 mod guessing;
 mod keys;
 mod schema;
