@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use auth::config::Trust;
 use boot::config::{Broker, Process, SecretString};
-use boot::database::Bounds;
 use clap::Args;
+use database::Bounds;
+use messaging::consumer::Limits;
 
 /// How to reach the database; all that most commands need.
 #[derive(Debug, Clone, Args)]
@@ -44,6 +45,10 @@ pub struct Config {
     #[command(flatten)]
     pub broker: Broker,
 
+    /// How much its messages are taken at once, and for how long.
+    #[command(flatten)]
+    pub limits: Limits,
+
     /// Whose tokens are trusted.
     #[command(flatten)]
     pub trust: Trust,
@@ -80,14 +85,6 @@ pub struct Engine {
     #[arg(long, env = "OUTBOX_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     pub outbox_period_ms: u64,
 
-    /// The most orders in one transaction.
-    #[arg(long, env = "BATCH_MAX_MESSAGES", default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..))]
-    pub batch_max_messages: u16,
-
-    /// The most deliveries the broker hands over unacknowledged: room for the batches in flight and the next.
-    #[arg(long, env = "PREFETCH_MESSAGES", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..))]
-    pub prefetch_messages: u16,
-
     /// How long an idempotency key of adjustStock keeps its first answer, in hours.
     #[arg(long, env = "IDEMPOTENCY_TTL_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     pub idempotency_ttl_hours: u32,
@@ -97,10 +94,5 @@ impl Engine {
     /// See [`Self::hold_ttl_seconds`].
     pub fn hold_ttl(&self) -> Duration {
         Duration::from_secs(self.hold_ttl_seconds.into())
-    }
-
-    /// How much a consumer takes at once.
-    pub fn limits(&self) -> messaging::consumer::Limits {
-        messaging::consumer::Limits { prefetch: self.prefetch_messages, batch: self.batch_max_messages.into() }
     }
 }

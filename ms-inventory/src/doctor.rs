@@ -1,6 +1,6 @@
 //! Checks on a live database that stock adds up, with one snapshot and no lock.
 
-use sqlx::PgPool;
+use database::Pool;
 
 use crate::config::Database;
 
@@ -33,7 +33,7 @@ impl std::fmt::Display for Drift {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn examine(pool: &PgPool) -> sqlx::Result<Vec<Drift>> {
+pub async fn examine(pool: &Pool) -> sqlx::Result<Vec<Drift>> {
     sqlx::query_as!(
         Drift,
         r#"with moved as (
@@ -66,7 +66,7 @@ pub async fn examine(pool: &PgPool) -> sqlx::Result<Vec<Drift>> {
            where on_hand <> moved or reserved <> held or not (0 <= reserved and reserved <= on_hand)
            order by product_id"#,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *pool.acquire().await?)
     .await
 }
 

@@ -5,14 +5,15 @@ use std::time::Duration;
 use ::events::inventory::{self, StockRejected, StockReleased, StockReserved};
 use ::events::orders::{self, OrderCancelled, OrderCompleted, OrderCreated, OrderEvent, OrderRefunded};
 use ::events::{Event, OrderId, queues};
+use database::Pool;
+use futures::FutureExt;
 use lapin::Connection;
 use lapin::message::Delivery;
-use messaging::consumer::{Handler, Verdict, consume};
+use messaging::consumer::{Handler, Limits, Verdict, consume};
 use messaging::outbox::Relay;
-use messaging::session::{Broker, Work};
+use messaging::session::{Broker, Work, both};
 use messaging::topology::{self, WorkQueue};
-use messaging::{Fault, Outgoing, Trace, trace_of};
-use sqlx::PgPool;
+use messaging::{Fault, Outgoing, Progress, Trace, trace_of};
 use tokio_util::sync::CancellationToken;
 
 use crate::APP;
@@ -20,6 +21,9 @@ use crate::config::Engine;
 use crate::hold::{self, Answer, Order, Reserved, Reserver};
 use crate::settlement::{self, Ending};
 use crate::stock::Request;
+
+/// What this service publishes to.
+const EXCHANGES: &[&str] = &[inventory::EXCHANGE];
 
 /// What this service works through.
 pub const QUEUES: &[WorkQueue] = &[
@@ -37,35 +41,45 @@ pub struct Worker {
     /// The broker.
     pub broker: Broker,
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Publishes what no delivery causes.
     pub relay: Relay,
     /// How the engine works.
     pub engine: Engine,
+    /// How much a consumer takes at once, and for how long.
+    pub limits: Limits,
+    /// Told what is in hand.
+    pub progress: Progress,
     /// When to stop.
     pub shutdown: CancellationToken,
 }
 
 impl Work for Worker {
     async fn session(&self, connection: &Connection) -> anyhow::Result<()> {
-        topology::declare(connection, &[inventory::EXCHANGE], QUEUES).await?;
+        topology::declare(connection, EXCHANGES, QUEUES).await?;
         self.broker.ready(connection);
-        let Self { pool, relay, engine, shutdown, .. } = self;
+        let Self { pool, relay, engine, limits, progress, shutdown, .. } = self;
         let created =
             Created { reserver: Reserver::new(pool.clone()), relay: relay.clone(), hold_ttl: engine.hold_ttl() };
         let settled = Settled { pool: pool.clone(), relay: relay.clone() };
-        let consumed = CancellationToken::new();
+        let (ending, consumed) = (shutdown.child_token(), CancellationToken::new());
         let consuming = async {
-            tokio::try_join!(
-                consume(connection, APP, queues::ORDER_CREATED, engine.limits(), &created, shutdown),
-                consume(connection, APP, queues::ORDER_SETTLED, engine.limits(), &settled, shutdown),
-            )?;
+            let ended = both(
+                &ending,
+                consume(connection, APP, queues::ORDER_CREATED, *limits, &created, progress, &ending).boxed(),
+                consume(connection, APP, queues::ORDER_SETTLED, *limits, &settled, progress, &ending).boxed(),
+            );
+            let ended = ended.await;
             // The relay looks for the last time once nothing more is written to its outbox.
             consumed.cancel();
-            Ok(())
+            ended
         };
-        tokio::try_join!(consuming, relay.run(connection, APP, &consumed))?;
-        Ok(())
+        let publishing = both(
+            &ending,
+            relay.run(connection, APP, progress, &consumed).boxed(),
+            topology::keep(connection, EXCHANGES, QUEUES, &ending).boxed(),
+        );
+        both(&ending, consuming.boxed(), publishing.boxed()).await
     }
 }
 
@@ -101,6 +115,10 @@ impl Handler for Created {
             })
             .collect()
     }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(self.reserver.pool().check_writable().await?)
+    }
 }
 
 fn order(body: &[u8]) -> Result<Order, String> {
@@ -133,7 +151,7 @@ fn verdict(order_id: &OrderId, answer: Answer, trace: Trace) -> Result<Verdict, 
 #[derive(Debug)]
 pub struct Settled {
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Told when holds expired on the way.
     pub relay: Relay,
 }
@@ -159,6 +177,10 @@ impl Handler for Settled {
                 ),
             })
             .collect()
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(self.pool.check_writable().await?)
     }
 }
 

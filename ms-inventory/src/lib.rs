@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use auth::Keys;
 use boot::config::{Authorities, ExposeSecret};
-use boot::database::Database;
 use boot::health::Health;
 use boot::service::Running;
+use database::Database;
+use messaging::Progress;
 use messaging::outbox::Relay;
 use messaging::session::Broker;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -62,11 +63,14 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let routes =
         graphql::router(database.requests.clone(), relay.clone(), config.process.http.rate_limit_cost_per_second);
     let routes = trust.identified(routes, config.process.environment);
-    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, trust.keys()), metrics);
+    let progress = Progress::default();
+    let health = health(&shutdown, &database, &broker, &progress, trust.keys());
+    let routes = boot::http::router(routes, health, metrics);
     let pool = database.pool.clone();
-    let worker = Worker { broker, pool, relay, engine: config.engine, shutdown: shutdown.clone() };
+    let (engine, limits) = (config.engine, config.limits);
+    let worker = Worker { broker, pool, relay, engine, limits, progress, shutdown: shutdown.clone() };
     let work = async move {
-        let Worker { broker, pool, relay, engine, shutdown } = &worker;
+        let Worker { broker, pool, relay, engine, shutdown, .. } = &worker;
         let Some(migrated) = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await else { return Ok(()) };
         migrated?;
         tokio::join!(
@@ -96,13 +100,22 @@ pub fn broker(config: &boot::config::Broker) -> anyhow::Result<Broker> {
     Ok(broker.trusting(config.amqp_ca_file.as_ref().map(Authorities::pem)))
 }
 
-fn health(shutdown: &CancellationToken, database: &Database, broker: &Broker, keys: &Keys) -> Health {
+fn health(
+    shutdown: &CancellationToken,
+    database: &Database,
+    broker: &Broker,
+    progress: &Progress,
+    keys: &Keys,
+) -> Health {
     let (database, broker, keys) = (database.clone(), broker.clone(), keys.clone());
+    let (progress, delivery) = (progress.clone(), progress.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
             async move { database.check().await }
         })
         .needs("rabbitmq", move || std::future::ready(broker.check()))
+        .needs("messages", move || std::future::ready(progress.check()))
+        .uses("delivery", move || std::future::ready(delivery.check_delivery()))
         .uses("token-keys", move || std::future::ready(keys.check()))
 }

@@ -3,34 +3,35 @@
 
 use std::time::Duration;
 
+use database::Pool;
 use messaging::Fault;
 use messaging::outbox::Relay;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Engine;
 use crate::{hold, ledger};
 
+/// How long one sweep may take; what it committed until then stays, and the next one goes on.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Sweeps once in each period until `shutdown`.
-pub async fn run(pool: &PgPool, relay: &Relay, engine: &Engine, shutdown: &CancellationToken) {
+pub async fn run(pool: &Pool, relay: &Relay, engine: &Engine, shutdown: &CancellationToken) {
     let period = Duration::from_millis(engine.sweep_period_ms);
-    let sweeping = async {
-        loop {
-            tokio::time::sleep(period).await;
-            if let Err(error) = sweep(pool, relay, engine).await {
-                tracing::warn!(%error, "the sweep has to wait");
-            }
+    while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+        let sweeping = tokio::time::timeout(SWEEP_TIMEOUT, sweep(pool, relay, engine));
+        match sweeping.await {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => tracing::warn!(%error, "the sweep has to wait"),
+            Err(_elapsed) => tracing::warn!(timeout_s = SWEEP_TIMEOUT.as_secs(), "the sweep timed out"),
         }
-    };
-    // What a sweep has begun is rolled back, and the next one does it.
-    shutdown.run_until_cancelled(sweeping).await;
+    }
 }
 
 /// One sweep.
 ///
 /// # Errors
 /// When the database is away; what was swept so far stays swept.
-pub async fn sweep(pool: &PgPool, relay: &Relay, engine: &Engine) -> Result<(), Fault> {
+pub async fn sweep(pool: &Pool, relay: &Relay, engine: &Engine) -> Result<(), Fault> {
     loop {
         let expired = hold::expire_due(pool).await?;
         if expired == 0 {
@@ -39,7 +40,8 @@ pub async fn sweep(pool: &PgPool, relay: &Relay, engine: &Engine) -> Result<(), 
         metrics::counter!("holds_expired_total").increment(expired as u64);
         relay.wake();
     }
-    let mut conn = pool.acquire().await?;
-    ledger::forget_adjustments(&mut conn, engine.idempotency_ttl_hours).await?;
+    let mut tx = pool.begin().await?;
+    ledger::forget_adjustments(&mut tx, engine.idempotency_ttl_hours).await?;
+    tx.commit().await?;
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use auth::config::Trust;
 use boot::config::{Authorities, Broker, Process, SecretString};
-use boot::database::Bounds;
 use clap::Args;
+use database::Bounds;
+use messaging::consumer::Limits;
 use rust_decimal::Decimal;
 
 /// How to reach the database; all that most commands need.
@@ -44,6 +45,10 @@ pub struct Config {
     /// The broker.
     #[command(flatten)]
     pub broker: Broker,
+
+    /// How much its messages are taken at once, and for how long.
+    #[command(flatten)]
+    pub limits: Limits,
 
     /// The service next to this one.
     #[command(flatten)]
@@ -114,14 +119,6 @@ pub struct Shop {
     /// How often the relay looks for events that were not announced to it, in milliseconds.
     #[arg(long, env = "OUTBOX_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     pub outbox_period_ms: u64,
-
-    /// The most answers in one transaction.
-    #[arg(long, env = "BATCH_MAX_MESSAGES", default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..))]
-    pub batch_max_messages: u16,
-
-    /// The most deliveries the broker hands over unacknowledged: room for the batches in flight and the next.
-    #[arg(long, env = "PREFETCH_MESSAGES", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..))]
-    pub prefetch_messages: u16,
 }
 
 /// How long orders wait for what comes next.
@@ -140,11 +137,6 @@ impl Shop {
             answer: Duration::from_secs(self.reask_after_seconds.into()),
             payment: Duration::from_secs(self.payment_delay_seconds.into()),
         }
-    }
-
-    /// How much a consumer takes at once.
-    pub fn limits(&self) -> messaging::consumer::Limits {
-        messaging::consumer::Limits { prefetch: self.prefetch_messages, batch: self.batch_max_messages.into() }
     }
 }
 

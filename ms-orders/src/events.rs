@@ -3,15 +3,16 @@
 use ::events::inventory::{self, ProductChanged, ProductDeleted, ProductEvent};
 use ::events::inventory::{StockEvent, StockRejected, StockReleased, StockReserved};
 use ::events::{Event, orders, queues};
+use database::Pool;
+use futures::FutureExt;
 use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
-use messaging::consumer::{Handler, Verdict, consume};
+use messaging::consumer::{Handler, Limits, Verdict, consume};
 use messaging::outbox::Relay;
-use messaging::session::{Broker, Work};
+use messaging::session::{Broker, Work, both};
 use messaging::topology::{self, WorkQueue};
-use messaging::{Fault, Outgoing, trace_of};
-use sqlx::PgPool;
+use messaging::{Fault, Outgoing, Progress, trace_of};
 use tokio_util::sync::CancellationToken;
 
 use crate::APP;
@@ -19,6 +20,9 @@ use crate::catalogue::{self, Change};
 use crate::config::{Shop, Waits};
 use crate::order::{self, News, Outcome, What};
 use crate::status::Status;
+
+/// What this service publishes to.
+const EXCHANGES: &[&str] = &[orders::EXCHANGE];
 
 /// What this service works through.
 pub const QUEUES: &[WorkQueue] = &[
@@ -43,11 +47,15 @@ pub struct Worker {
     /// The broker.
     pub broker: Broker,
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Publishes what no delivery causes.
     pub relay: Relay,
     /// How orders are taken.
     pub shop: Shop,
+    /// How much a consumer takes at once, and for how long.
+    pub limits: Limits,
+    /// Told what is in hand.
+    pub progress: Progress,
     /// Cancelled once the queues are there: from then on no change of a product is missed.
     pub listening: CancellationToken,
     /// When to stop.
@@ -56,24 +64,30 @@ pub struct Worker {
 
 impl Work for Worker {
     async fn session(&self, connection: &Connection) -> anyhow::Result<()> {
-        topology::declare(connection, &[orders::EXCHANGE], QUEUES).await?;
+        topology::declare(connection, EXCHANGES, QUEUES).await?;
         self.listening.cancel();
         self.broker.ready(connection);
-        let Self { pool, relay, shop, shutdown, .. } = self;
+        let Self { pool, relay, shop, limits, progress, shutdown, .. } = self;
         let outcomes = Outcomes { pool: pool.clone(), relay: relay.clone(), waits: shop.waits() };
         let products = Products { pool: pool.clone() };
-        let consumed = CancellationToken::new();
+        let (ending, consumed) = (shutdown.child_token(), CancellationToken::new());
         let consuming = async {
-            tokio::try_join!(
-                consume(connection, APP, queues::STOCK_OUTCOMES, shop.limits(), &outcomes, shutdown),
-                consume(connection, APP, queues::PRODUCT_CHANGES, shop.limits(), &products, shutdown),
-            )?;
+            let ended = both(
+                &ending,
+                consume(connection, APP, queues::STOCK_OUTCOMES, *limits, &outcomes, progress, &ending).boxed(),
+                consume(connection, APP, queues::PRODUCT_CHANGES, *limits, &products, progress, &ending).boxed(),
+            );
+            let ended = ended.await;
             // The relay looks for the last time once no delivery writes to its outbox any more.
             consumed.cancel();
-            Ok(())
+            ended
         };
-        tokio::try_join!(consuming, relay.run(connection, APP, &consumed))?;
-        Ok(())
+        let publishing = both(
+            &ending,
+            relay.run(connection, APP, progress, &consumed).boxed(),
+            topology::keep(connection, EXCHANGES, QUEUES, &ending).boxed(),
+        );
+        both(&ending, consuming.boxed(), publishing.boxed()).await
     }
 }
 
@@ -81,7 +95,7 @@ impl Work for Worker {
 #[derive(Debug)]
 pub struct Outcomes {
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Told when an order's end is to be published.
     pub relay: Relay,
     /// How long orders wait for what comes next.
@@ -111,6 +125,10 @@ impl Handler for Outcomes {
             })
             .collect()
     }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(self.pool.check_writable().await?)
+    }
 }
 
 fn news(delivery: &Delivery) -> Result<News, String> {
@@ -134,19 +152,24 @@ fn news(delivery: &Delivery) -> Result<News, String> {
 #[derive(Debug)]
 pub struct Products {
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
 }
 
 impl Handler for Products {
     async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
         let parsed: Vec<Result<Change, String>> = batch.iter().map(|delivery| change(&delivery.data)).collect();
-        let mut conn = self.pool.acquire().await?;
-        catalogue::keep(&mut conn, parsed.iter().flatten().cloned()).await?;
+        let mut tx = self.pool.begin().await?;
+        catalogue::keep(&mut tx, parsed.iter().flatten().cloned()).await?;
+        tx.commit().await?;
         let verdict = |parsed: Result<Change, String>| match parsed {
             Ok(_) => Verdict::Done(Vec::new()),
             Err(reason) => Verdict::Dead(reason),
         };
         Ok(parsed.into_iter().map(verdict).collect())
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(self.pool.check_writable().await?)
     }
 }
 

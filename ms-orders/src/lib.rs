@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use auth::Keys;
 use boot::config::{Authorities, ExposeSecret};
-use boot::database::Database;
 use boot::health::Health;
 use boot::service::Running;
+use database::Database;
+use messaging::Progress;
 use messaging::outbox::Relay;
 use messaging::session::Broker;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -70,11 +71,14 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         config.process.http.rate_limit_cost_per_second,
     );
     let routes = trust.identified(routes, config.process.environment);
-    let routes = boot::http::router(routes, health(&shutdown, &database, &broker, &filled, trust.keys()), metrics);
+    let progress = Progress::default();
+    let health = health(&shutdown, &database, &broker, &progress, &filled, trust.keys());
+    let routes = boot::http::router(routes, health, metrics);
     let (pool, inventory) = (database.pool.clone(), config.inventory);
-    let worker = Worker { broker, pool, relay, shop: config.shop, listening, shutdown: shutdown.clone() };
+    let (shop, limits) = (config.shop, config.limits);
+    let worker = Worker { broker, pool, relay, shop, limits, progress, listening, shutdown: shutdown.clone() };
     let work = async move {
-        let Worker { broker, pool, relay, shop, listening, shutdown } = &worker;
+        let Worker { broker, pool, relay, shop, listening, shutdown, .. } = &worker;
         let Some(migrated) = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await else { return Ok(()) };
         migrated?;
         tokio::join!(
@@ -110,16 +114,20 @@ fn health(
     shutdown: &CancellationToken,
     database: &Database,
     broker: &Broker,
+    progress: &Progress,
     filled: &CancellationToken,
     keys: &Keys,
 ) -> Health {
     let (database, broker, filled, keys) = (database.clone(), broker.clone(), filled.clone(), keys.clone());
+    let (progress, delivery) = (progress.clone(), progress.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
             async move { database.check().await }
         })
         .uses("rabbitmq", move || std::future::ready(broker.check()))
+        .uses("messages", move || std::future::ready(progress.check()))
+        .uses("delivery", move || std::future::ready(delivery.check_delivery()))
         .uses("catalogue", move || {
             std::future::ready(if filled.is_cancelled() { Ok(()) } else { Err("not filled yet".to_owned()) })
         })

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ::events::orders::{OrderCompleted, OrderCreated, OrderRefunded};
 use ::events::{Item, OrderId};
+use database::Pool;
 use messaging::outbox::Relay;
 use messaging::{Fault, Outgoing, Trace, outbox};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Shop;
@@ -24,7 +25,7 @@ const STEP: i64 = 250;
 const LAST_PAUSE_SECONDS: f64 = 3_600.0;
 
 /// Looks once in each period until `shutdown`.
-pub async fn run(pool: &PgPool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
+pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
     let period = Duration::from_millis(shop.reask_period_ms);
     while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
         if let Err(error) = sweep(pool, relay, shop).await {
@@ -38,7 +39,7 @@ pub async fn run(pool: &PgPool, relay: &Relay, shop: &Shop, shutdown: &Cancellat
 ///
 /// # Errors
 /// When the database fails; what was done so far stays done.
-pub async fn sweep(pool: &PgPool, relay: &Relay, shop: &Shop) -> Result<usize, Fault> {
+pub async fn sweep(pool: &Pool, relay: &Relay, shop: &Shop) -> Result<usize, Fault> {
     let mut asked = 0;
     loop {
         let mut tx = pool.begin().await?;
@@ -62,7 +63,9 @@ pub async fn sweep(pool: &PgPool, relay: &Relay, shop: &Shop) -> Result<usize, F
             break;
         }
     }
-    order::forget_requests(&mut *pool.acquire().await?, shop.idempotency_ttl_hours).await?;
+    let mut tx = pool.begin().await?;
+    order::forget_requests(&mut tx, shop.idempotency_ttl_hours).await?;
+    tx.commit().await?;
     Ok(asked)
 }
 

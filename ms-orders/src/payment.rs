@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use ::events::OrderId;
 use chrono::{DateTime, Utc};
+use database::Pool;
 use messaging::outbox::Relay;
 use messaging::{Fault, Trace};
 use rust_decimal::Decimal;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Shop;
@@ -115,7 +116,7 @@ pub async fn of(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<V
 }
 
 /// Makes and returns payments until `shutdown`, looking for them once in each period.
-pub async fn run(pool: &PgPool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
+pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
     let (provider, period) = (Provider::new(pool.clone()), Duration::from_millis(shop.payment_period_ms));
     while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
         loop {
@@ -140,7 +141,7 @@ pub async fn run(pool: &PgPool, relay: &Relay, shop: &Shop, shutdown: &Cancellat
 ///
 /// # Errors
 /// When the database or the provider fails; what was taken is tried again later.
-pub async fn step(pool: &PgPool, provider: &Provider, shop: &Shop) -> Result<usize, Fault> {
+pub async fn step(pool: &Pool, provider: &Provider, shop: &Shop) -> Result<usize, Fault> {
     let taken = take(pool).await?;
     if taken.is_empty() {
         return Ok(0);
@@ -154,7 +155,7 @@ pub async fn step(pool: &PgPool, provider: &Provider, shop: &Shop) -> Result<usi
 }
 
 /// Has payments made, and brings their orders on.
-async fn charge(pool: &PgPool, provider: &Provider, due: &[Key], shop: &Shop) -> Result<(), Fault> {
+async fn charge(pool: &Pool, provider: &Provider, due: &[Key], shop: &Shop) -> Result<(), Fault> {
     let charged = provider.charge(due).await?;
     let mut news = Vec::with_capacity(charged.len());
     for (order_id, attempt) in charged {
@@ -177,20 +178,21 @@ async fn charge(pool: &PgPool, provider: &Provider, due: &[Key], shop: &Shop) ->
 }
 
 /// Has payments given back. By itself, so that those who pay do not wait for those who are paid back.
-async fn give_back(pool: &PgPool, provider: &Provider, returning: &[Key]) -> Result<(), Fault> {
+async fn give_back(pool: &Pool, provider: &Provider, returning: &[Key]) -> Result<(), Fault> {
     let returned = provider.give_back(returning).await?;
     if returned.is_empty() {
         return Ok(());
     }
+    let mut tx = pool.begin().await?;
     sqlx::query!(
         "update payments
          set status = 'returned', next_attempt_at = null, updated_at = now()
          where order_id = any($1) and status = 'returning'",
         &returned,
     )
-    .execute(pool)
+    .execute(&mut *tx)
     .await?;
-    Ok(())
+    Ok(tx.commit().await?)
 }
 
 fn keys(taken: Vec<(Status, Key)>) -> Vec<Key> {
@@ -198,7 +200,8 @@ fn keys(taken: Vec<(Status, Key)>) -> Vec<Key> {
 }
 
 /// Takes payments that are due: their next attempt is put off, so that nobody else takes them meanwhile.
-async fn take(pool: &PgPool) -> sqlx::Result<Vec<(Status, Key)>> {
+async fn take(pool: &Pool) -> sqlx::Result<Vec<(Status, Key)>> {
+    let mut tx = pool.begin().await?;
     let rows = sqlx::query!(
         r#"with due as (
                select order_id
@@ -218,8 +221,9 @@ async fn take(pool: &PgPool) -> sqlx::Result<Vec<(Status, Key)>> {
         FIRST_PAUSE_SECONDS,
         LAST_PAUSE_SECONDS,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *tx)
     .await?;
+    tx.commit().await?;
     let key = |order_id, amount, reference: Option<String>| Key {
         order_id,
         amount,

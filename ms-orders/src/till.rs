@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::Pool;
 use messaging::Fault;
 use messaging::outbox::Relay;
-use sqlx::{PgPool, PgTransaction};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::config::Shop;
@@ -38,7 +38,7 @@ struct Customer {
 
 impl Till {
     /// Opens it, for as long as somebody may come. `relay` is woken for the events of the orders.
-    pub fn open(pool: &PgPool, relay: &Relay, shop: &Shop) -> Self {
+    pub fn open(pool: &Pool, relay: &Relay, shop: &Shop) -> Self {
         let shop = Arc::new(shop.clone());
         let (queue, waiting) = mpsc::channel(QUEUE);
         let waiting = Arc::new(Mutex::new(waiting));
@@ -60,7 +60,7 @@ impl Till {
     }
 }
 
-async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: PgPool, relay: Relay, shop: Arc<Shop>) {
+async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: Pool, relay: Relay, shop: Arc<Shop>) {
     loop {
         let mut batch = Vec::new();
         if waiting.lock().await.recv_many(&mut batch, BATCH).await == 0 {
@@ -73,7 +73,7 @@ async fn attend(waiting: Arc<Mutex<mpsc::Receiver<Customer>>>, pool: PgPool, rel
 }
 
 /// Places orders together; where that fails by what is in one of them, each alone, so that the others do not fail.
-async fn serve(pool: &PgPool, relay: &Relay, shop: &Shop, batch: Vec<Customer>) {
+async fn serve(pool: &Pool, relay: &Relay, shop: &Shop, batch: Vec<Customer>) {
     // Whose request has timed out has been told so, and places no order any more.
     let present = batch.into_iter().filter(|customer| !customer.answer.is_closed());
     let (orders, answers): (Vec<_>, Vec<_>) = present.map(|customer| (customer.order, customer.answer)).unzip();
@@ -108,24 +108,13 @@ fn only(mut placed: Vec<Result<Order, PlaceError>>) -> Result<Order, PlaceError>
     placed.pop().unwrap_or_else(|| Err(Fault::Sticky(anyhow::anyhow!("an order without an answer")).into()))
 }
 
-async fn commit(pool: &PgPool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
+async fn commit(pool: &Pool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
     let committing = async {
-        let mut tx = begin(pool).await?;
+        let mut tx = pool.begin().await?;
         let placed = order::place(&mut tx, orders, shop).await?;
         tx.commit().await?;
         Ok(placed)
     };
     let late = |_| Fault::Server(anyhow::anyhow!("the database took more than {} s", PATIENCE.as_secs()));
     tokio::time::timeout(PATIENCE, committing).await.map_err(late)?
-}
-
-/// Begins a transaction. That an idle connection is gone shows only now, and then it is the next one's turn.
-async fn begin(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
-    for _ in 0..pool.num_idle() {
-        match pool.begin().await {
-            Err(error) if !matches!(error, sqlx::Error::PoolTimedOut) => (),
-            begun => return begun,
-        }
-    }
-    pool.begin().await
 }

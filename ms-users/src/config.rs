@@ -2,8 +2,8 @@
 
 use auth::Tokens;
 use boot::config::{Process, SecretString};
-use boot::database::Bounds;
 use clap::Args;
+use database::Bounds;
 
 /// How to reach the database; all that most commands need.
 #[derive(Debug, Clone, Args)]

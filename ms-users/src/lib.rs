@@ -23,11 +23,11 @@ use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 use boot::config::Environment;
-use boot::database::Database;
 use boot::health::Health;
 use boot::service::Running;
+use database::Database;
+use database::Pool;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +135,7 @@ fn health(shutdown: &CancellationToken, database: &Database, signing: &signing::
         .needs("signing-key", move || std::future::ready(signing.check()))
 }
 
-async fn tidy(pool: &PgPool, shutdown: &CancellationToken) {
+async fn tidy(pool: &Pool, shutdown: &CancellationToken) {
     loop {
         if let Err(error) = session::forget_ended(pool).await {
             tracing::warn!(error = error.to_string(), "cannot delete old sessions; trying again");

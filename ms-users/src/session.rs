@@ -4,7 +4,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sqlx::{PgConnection, PgPool};
+use database::Pool;
+use sqlx::PgConnection;
 use trace::Trace;
 use uuid::Uuid;
 
@@ -119,11 +120,12 @@ pub async fn is_known_client(conn: &mut PgConnection, email: &str, client: &str)
 ///
 /// # Errors
 /// Those of the database.
-pub async fn forget_ended(pool: &PgPool) -> sqlx::Result<()> {
+pub async fn forget_ended(pool: &Pool) -> sqlx::Result<()> {
+    let mut tx = pool.begin().await?;
     sqlx::query!("delete from sessions where expires_at < now() and created_at < now() - interval '90 days'")
-        .execute(pool)
+        .execute(&mut *tx)
         .await?;
-    Ok(())
+    tx.commit().await
 }
 
 struct Found {

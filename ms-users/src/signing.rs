@@ -12,7 +12,8 @@ use auth::token::LIFETIME;
 use auth::{Caller, SigningKey, Tokens};
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use database::Pool;
+use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +55,7 @@ impl Stored {
 /// Signs tokens with the newest key that has begun to sign. Clones share it.
 #[derive(Clone)]
 pub struct Signing {
-    pool: PgPool,
+    pool: Pool,
     seal: Seal,
     tokens: Tokens,
     keys: auth::Keys,
@@ -71,7 +72,7 @@ struct Current {
 
 impl Signing {
     /// Signs nothing yet.
-    pub fn new(pool: PgPool, seal: Seal, tokens: Tokens) -> Self {
+    pub fn new(pool: Pool, seal: Seal, tokens: Tokens) -> Self {
         Self { pool, seal, tokens, keys: auth::Keys::default(), current: watch::Sender::default() }
     }
 
@@ -187,7 +188,7 @@ pub async fn add(conn: &mut PgConnection, seal: &Seal, key: &SigningKey, after: 
 ///
 /// # Errors
 /// Those of the database, or when the keys there are cannot be read: who has their secret could not read the new one.
-pub async fn rotate(pool: &PgPool, seal: &Seal, at_once: bool) -> anyhow::Result<String> {
+pub async fn rotate(pool: &Pool, seal: &Seal, at_once: bool) -> anyhow::Result<String> {
     let (announced, remembered) =
         if at_once { (Duration::ZERO, Duration::ZERO) } else { (ANNOUNCED, ANNOUNCED + REMEMBERED) };
     let mut tx = pool.begin().await?;

@@ -40,4 +40,5 @@ pub mod ports;
 pub mod process;
 pub mod process_table;
 pub mod progress;
+pub mod proxy;
 pub mod workspace;

@@ -1,4 +1,4 @@
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use async_graphql::{
     Executor, ObjectType, Request, Schema, SchemaBuilder, ServerError, SubscriptionType, ValidationMode,
@@ -11,8 +11,8 @@ use axum::{
     http::{HeaderMap, Method, Response, StatusCode, header, request::Parts},
     routing::get,
 };
-use futures::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::{Instant, timeout_at};
 use trace::Trace;
 
 use crate::{
@@ -70,9 +70,9 @@ struct Edge<E, V> {
 
 async fn on_post<E: Executor, V: Executor>(State(edge): State<Arc<Edge<E, V>>>, request: HttpRequest) -> HttpResponse {
     let (head, body) = request.into_parts();
-    answer(&edge, head, async |head: &Parts| {
+    answer(edge, head, async |head: &Parts, limits: &Limits| {
         request::check_content_type(&head.headers)?;
-        let body = read_body(&head.headers, body, edge.limits.max_body_bytes).await?;
+        let body = read_body(&head.headers, body, limits.max_body_bytes).await?;
         request::from_body(&body)
     })
     .await
@@ -83,7 +83,7 @@ async fn on_get<E: Executor, V: Executor>(State(edge): State<Arc<Edge<E, V>>>, r
     if !request::has_query(&head.uri) && Accept::of(&head.headers).prefers_html() {
         return playground::page();
     }
-    answer(&edge, head, async |head: &Parts| request::from_query_string(&head.uri)).await
+    answer(edge, head, async |head: &Parts, _limits: &Limits| request::from_query_string(&head.uri)).await
 }
 
 async fn on_other_method(headers: HeaderMap) -> HttpResponse {
@@ -92,10 +92,13 @@ async fn on_other_method(headers: HeaderMap) -> HttpResponse {
 }
 
 /// Reads and executes a request in the time there is, and turns whatever becomes of it into a response.
+///
+/// It is executed in a task of its own: a client that hangs up ends the reading and the writing, and not what is executed in
+/// between, which would then stop in the middle of a statement.
 async fn answer<E: Executor, V: Executor>(
-    edge: &Edge<E, V>,
+    edge: Arc<Edge<E, V>>,
     head: Parts,
-    read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
+    read: impl AsyncFnOnce(&Parts, &Limits) -> Result<Request, Denied>,
 ) -> HttpResponse {
     let Some(media) = Media::negotiate(&Accept::of(&head.headers)) else {
         let message = "answers are application/graphql-response+json or application/json";
@@ -103,34 +106,43 @@ async fn answer<E: Executor, V: Executor>(
     };
     let parent = head.headers.get(Trace::HEADER).and_then(|header| Trace::parse(header.to_str().ok()?));
     let trace = parent.unwrap_or_else(Trace::start);
-    let executed = AssertUnwindSafe(execute(edge, head, trace, read)).catch_unwind();
-    match tokio::time::timeout(edge.limits.request_timeout, executed).await {
+    let deadline = Instant::now() + edge.limits.request_timeout;
+    let request = match timeout_at(deadline, read(&head, &edge.limits)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(denied)) => return denied.write(media),
+        Err(_elapsed) => return timed_out(&edge.limits, trace, media),
+    };
+    let limits = edge.limits.clone();
+    let executing = async move { timeout_at(deadline, execute(&edge, head, trace, request)).await };
+    match tokio::spawn(executing).await {
         Ok(Ok(Ok(mut executed))) => {
             errors::settle(&mut executed.errors, trace);
             response::write_executed(executed, media)
         }
         Ok(Ok(Err(denied))) => denied.write(media),
-        Ok(Err(panic)) => {
-            tracing::error!(trace.id = %trace, error = panic_message(&*panic), "a request panicked");
+        Ok(Err(_elapsed)) => timed_out(&limits, trace, media),
+        Err(ended) => {
+            let panic = ended.try_into_panic().ok();
+            tracing::error!(trace.id = %trace, error = panic.as_deref().map_or("?", panic_message), "a request panicked");
             let error = errors::internal("internal error", trace);
             response::write_errors(StatusCode::INTERNAL_SERVER_ERROR, &[error], media)
         }
-        Err(_) => {
-            let seconds = edge.limits.request_timeout.as_secs_f32();
-            tracing::warn!(trace.id = %trace, timeout_seconds = seconds, "a request timed out");
-            let error = errors::internal(format!("timed out after {seconds} s"), trace);
-            response::write_errors(StatusCode::GATEWAY_TIMEOUT, &[error], media)
-        }
     }
+}
+
+fn timed_out(limits: &Limits, trace: Trace, media: Media) -> HttpResponse {
+    let seconds = limits.request_timeout.as_secs_f32();
+    tracing::warn!(trace.id = %trace, timeout_seconds = seconds, "a request timed out");
+    let error = errors::internal(format!("timed out after {seconds} s"), trace);
+    response::write_errors(StatusCode::GATEWAY_TIMEOUT, &[error], media)
 }
 
 async fn execute<E: Executor, V: Executor>(
     edge: &Edge<E, V>,
     head: Parts,
     trace: Trace,
-    read: impl AsyncFnOnce(&Parts) -> Result<Request, Denied>,
+    mut request: Request,
 ) -> Result<async_graphql::Response, Denied> {
-    let mut request = read(&head).await?;
     let recall = edge.documents.recall(&mut request);
     if recall == Recall::New
         && let Err(error) = admit(&mut request, &edge.limits)
@@ -226,6 +238,6 @@ async fn read_away(mut body: Body) {
     tokio::time::timeout(PATIENCE, reading).await.ok();
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
 }

@@ -8,13 +8,14 @@
 //! the handler finds what it decided before, and the answer goes out again.
 
 mod decide;
+mod limits;
 mod settle;
 
 use std::future::Future;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -22,10 +23,13 @@ use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::answered;
-use crate::{Fault, Outgoing, Publisher};
+use self::decide::{MAX_PAUSE, pauses};
+use crate::progress::Unit;
+use crate::session::{answered, both};
+use crate::{Fault, Outgoing, Progress, Publisher};
 
 pub use decide::decide;
+pub use limits::Limits;
 pub use settle::{Answered, answer, settle};
 
 /// Says what becomes of messages.
@@ -33,8 +37,11 @@ pub trait Handler: Sync {
     /// Handles a batch, in the order of arrival, and returns one verdict a message.
     ///
     /// All effects must be committed when it returns. The same message may come again, alone or among others; it then
-    /// gets the same verdict.
+    /// gets the same verdict. When the batch takes too long, this is dropped at an `await`: it must leave nothing open.
     fn handle(&self, batch: &[Delivery]) -> impl Future<Output = Result<Vec<Verdict>, Fault>> + Send;
+
+    /// Whether a message could be handled now. No message is taken before.
+    fn ready(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// What becomes of one message.
@@ -46,40 +53,37 @@ pub enum Verdict {
     Dead(String),
 }
 
-/// How much a consumer takes at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The most unacknowledged messages the broker hands over.
-    pub prefetch: u16,
-    /// The most messages in one batch.
-    pub batch: usize,
-}
-
 /// One batch is being decided and one answered while the one before waits for its confirms.
 const BATCHES_IN_FLIGHT: usize = 2;
 
-/// Works through a queue until `shutdown`, then finishes the batches it has begun.
+/// Works through a queue until `stop`, then finishes the batches it has begun.
 ///
 /// Of several consumers of a queue, the one that began first gets all it can hold unacknowledged, and the next what is
 /// beyond that: side by side they would only wait for each other's locks.
 ///
-/// The first message is taken alone. Whatever ends a session before a message is settled ends it with that message in
-/// hand and no other, so that only the culprit's deliveries are counted towards the queue's delivery limit.
+/// A message is taken once the handler is ready, and then one at a time, until one comes that was never delivered before.
+/// Whatever ended a session, the messages that were in hand come first, and so each of them is in hand alone: a message that
+/// ends every session is counted towards the queue's delivery limit, and its neighbours are not.
 ///
 /// # Errors
-/// When the connection breaks or the broker ends the consumer. What was not acknowledged comes back.
+/// When the connection breaks, the broker ends the consumer, or a batch cannot be handled. What was not acknowledged comes
+/// back.
 pub async fn consume<H: Handler>(
     connection: &Connection,
     app_id: &str,
     queue: &'static str,
     limits: Limits,
     handler: &H,
-    shutdown: &CancellationToken,
+    progress: &Progress,
+    stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let priority = Priority::of_now();
-    let consumer = Consumer { connection, app_id, queue, priority, handler, shutdown };
-    consumer.work(Limits { prefetch: 1, batch: 1 }, Until::Settled).await?;
-    consumer.work(limits, Until::Shutdown).await
+    let consumer = Consumer { connection, app_id, queue, priority, handler, progress, stop };
+    if !wait_until_ready(handler, queue, limits.timeout(), stop).await {
+        return Ok(());
+    }
+    consumer.work(limits.single(), Until::NewMessage).await?;
+    consumer.work(limits, Until::Stop).await
 }
 
 struct Consumer<'a, H> {
@@ -88,7 +92,8 @@ struct Consumer<'a, H> {
     queue: &'static str,
     priority: Priority,
     handler: &'a H,
-    shutdown: &'a CancellationToken,
+    progress: &'a Progress,
+    stop: &'a CancellationToken,
 }
 
 /// The consumer that began first has the highest. In microseconds, because two instances are easily started within the
@@ -111,50 +116,75 @@ impl Priority {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// One batch is settled.
-    Settled,
-    /// The service is told to stop.
-    Shutdown,
+    /// A message is handled that was never delivered before.
+    NewMessage,
+    /// The session is to end.
+    Stop,
 }
 
 impl<H: Handler> Consumer<'_, H> {
     async fn work(&self, limits: Limits, until: Until) -> anyhow::Result<()> {
-        let Self { connection, app_id, queue, priority, handler, shutdown } = *self;
+        let Self { connection, app_id, queue, priority, handler, progress, stop } = *self;
         let subscribing = subscribe(connection, app_id, queue, priority, limits);
-        let Some(subscribed) = shutdown.run_until_cancelled(subscribing).await else { return Ok(()) };
+        let Some(subscribed) = stop.run_until_cancelled(subscribing).await else { return Ok(()) };
         let (channel, deliveries) = subscribed?;
         let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
         for _ in 0..BATCHES_IN_FLIGHT {
             free.send(Publisher::open(connection, app_id).await?).await?;
         }
-        let (settle_next, mut unsettled) = mpsc::channel::<Answered>(BATCHES_IN_FLIGHT);
+        let (settle_next, mut unsettled) = mpsc::channel::<(Answered, Unit)>(BATCHES_IN_FLIGHT);
+        let ending = stop.child_token();
 
         let deciding = async {
             let tag = deliveries.tag();
-            let mut batches = deliveries.ready_chunks(limits.batch);
+            let mut batches = deliveries.ready_chunks(limits.batch_max_messages.into());
             let mut is_done = false;
             while !is_done {
-                let Some(batch) = shutdown.run_until_cancelled(batches.next()).await else { break };
+                let Some(batch) = ending.run_until_cancelled(batches.next()).await else { break };
                 let batch = batch.with_context(|| format!("the broker ended the consumer of {queue}"))?;
                 let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
-                let wanted = || channel.status().connected() && !shutdown.is_cancelled();
-                let verdicts = decide(handler, queue, &batch, wanted).await?;
+                is_done = until == Until::NewMessage && batch.iter().any(|message| !message.redelivered);
+                let unit = progress.begin(queue);
+                let wanted = || channel.status().connected() && !ending.is_cancelled();
+                let verdicts = decide(handler, queue, &batch, limits, wanted).await?;
                 let Some(publisher) = publishers.recv().await else { break };
-                settle_next.send(answer(publisher, queue, batch, verdicts).await?).await?;
-                is_done = until == Until::Settled;
+                settle_next.send((answer(publisher, queue, batch, verdicts).await?, unit)).await?;
             }
             drop(settle_next);
-            Ok(channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
+            answered(channel.basic_cancel(tag, BasicCancelOptions { nowait: true })).await
         };
         let settling = async {
-            while let Some(batch) = unsettled.recv().await {
-                let publisher = settle(&channel, queue, batch).await?;
-                free.send(publisher).await?;
+            while let Some((batch, unit)) = unsettled.recv().await {
+                let publisher = settle(&channel, queue, batch, progress).await?;
+                drop(unit);
+                // Nobody needs it when no batch is decided any more.
+                free.send(publisher).await.ok();
             }
-            anyhow::Ok(())
+            Ok(())
         };
-        tokio::try_join!(deciding, settling).map(|_| ())
+        both(&ending, deciding.boxed(), settling.boxed()).await
     }
+}
+
+/// Waits until the handler is ready; `false` if `stop` comes first.
+async fn wait_until_ready<H: Handler>(
+    handler: &H,
+    queue: &'static str,
+    timeout: Duration,
+    stop: &CancellationToken,
+) -> bool {
+    let mut pauses = pauses();
+    while !stop.is_cancelled() {
+        let reason = match tokio::time::timeout(timeout, handler.ready()).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_elapsed) => format!("no answer within {} s", timeout.as_secs()),
+        };
+        let pause = pauses.next().unwrap_or(MAX_PAUSE);
+        tracing::warn!(queue, pause_ms = pause.as_millis(), error = reason, "no messages are taken yet");
+        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
+    false
 }
 
 async fn subscribe(
@@ -165,7 +195,7 @@ async fn subscribe(
     limits: Limits,
 ) -> anyhow::Result<(Channel, lapin::Consumer)> {
     let channel = answered(connection.create_channel()).await?;
-    answered(channel.basic_qos(limits.prefetch, BasicQosOptions::default())).await?;
+    answered(channel.basic_qos(limits.prefetch_messages, BasicQosOptions::default())).await?;
     let tag = format!("{app_id}.{queue}");
     let options = BasicConsumeOptions::default();
     let consuming = channel.basic_consume(queue.into(), tag.as_str().into(), options, priority.argument());

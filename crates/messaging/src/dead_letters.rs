@@ -5,11 +5,10 @@ mod shelf;
 
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::publisher::{all, message_id};
-use crate::{Confirms, PublishError, Publisher, Trace};
+use crate::Trace;
+use crate::publisher::{Frame, message_id};
 
 pub use command::Command;
 pub use shelf::{DeadLetter, Shelf};
@@ -20,28 +19,21 @@ pub const REASON_HEADER: &str = "x-dead-letter-reason";
 /// Headers travel in one frame; a reason is cut to this many characters.
 const MAX_REASON_CHARS: usize = 1_000;
 
-/// Publishes messages with the bodies and properties they came with, and each with its reason, to the dead-letter queue of `queue`.
-///
-/// # Errors
-/// When the connection breaks.
-pub(crate) async fn bury(
-    publisher: &Publisher,
-    queue: &'static str,
-    dead: impl Iterator<Item = (&Delivery, &str)>,
-) -> Result<Confirms, PublishError> {
-    let sent = dead.map(|(delivery, reason)| {
-        tracing::warn!(queue, message.id = message_id(&delivery.properties), reason, "a message is dead-lettered");
-        metrics::counter!("messages_dead_lettered_total", "queue" => queue).increment(1);
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        publisher.send(
-            events::queues::DEAD_LETTERS,
-            queue,
-            options,
-            &delivery.data,
-            with_reason(&delivery.properties, reason),
-        )
-    });
-    Ok(Confirms::of(all(sent.collect()).await?))
+/// A message with the body and the properties it came with, and its reason, on its way to the dead-letter queue of `queue`.
+pub(crate) fn frame<'a>(queue: &'static str, delivery: &'a Delivery, reason: &str) -> Frame<'a> {
+    Frame {
+        exchange: events::queues::DEAD_LETTERS,
+        routing_key: queue,
+        mandatory: true,
+        body: &delivery.data,
+        properties: with_reason(&delivery.properties, reason),
+    }
+}
+
+/// Tells that a message is dead, once it is in its dead-letter queue.
+pub(crate) fn report(queue: &'static str, delivery: &Delivery, reason: &str) {
+    tracing::warn!(queue, message.id = message_id(&delivery.properties), reason, "a message is dead-lettered");
+    metrics::counter!("messages_dead_lettered_total", "queue" => queue).increment(1);
 }
 
 fn with_reason(properties: &BasicProperties, reason: &str) -> BasicProperties {

@@ -6,6 +6,9 @@ pub enum Fault {
     /// A server is away or busy: the same batch will pass later.
     #[error("{0:#}")]
     Server(anyhow::Error),
+    /// It took too long: a smaller batch may pass, and a single message will pass later.
+    #[error("{0:#}")]
+    TimedOut(anyhow::Error),
     /// It fails again and again: some message in it is the cause.
     #[error("{0:#}")]
     Sticky(anyhow::Error),
@@ -30,9 +33,12 @@ impl From<serde_json::Error> for Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        let sticks = match &error {
-            sqlx::Error::Database(database) => database.code().is_none_or(|code| is_messages_fault(&code)),
-            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => true,
+        const CANCELLED: &str = "57014";
+        let code = error.as_database_error().map(sqlx::error::DatabaseError::code);
+        let sticks = match (&error, &code) {
+            (_, Some(Some(code))) if code == CANCELLED => return Self::TimedOut(error.into()),
+            (_, Some(code)) => code.as_deref().is_none_or(is_messages_fault),
+            (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_), None) => true,
             _ => false,
         };
         if sticks { Self::Sticky(error.into()) } else { Self::Server(error.into()) }
@@ -41,7 +47,7 @@ impl From<sqlx::Error> for Fault {
 
 /// Whether what is in a message can be the cause, by the SQLSTATE classes of PostgreSQL's appendix A. Everything else is
 /// the server's: our statements are static, so even a column that does not exist (42703) is a migration that has yet to
-/// come, and waiting mends it. A statement that ran into `statement_timeout` (57014) may pass in a smaller batch.
+/// come, and waiting mends it.
 fn is_messages_fault(sqlstate: &str) -> bool {
     const CARDINALITY: &str = "21";
     const DATA: &str = "22";
@@ -49,10 +55,7 @@ fn is_messages_fault(sqlstate: &str) -> bool {
     const TOO_LARGE: &str = "54";
     const RAISED: &str = "P0";
     const INTERNAL: &str = "XX";
-    const CANCELLED: &str = "57014";
-    [CARDINALITY, DATA, CONSTRAINT, TOO_LARGE, RAISED, INTERNAL, CANCELLED]
-        .iter()
-        .any(|class| sqlstate.starts_with(class))
+    [CARDINALITY, DATA, CONSTRAINT, TOO_LARGE, RAISED, INTERNAL].iter().any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]
@@ -61,12 +64,13 @@ mod tests {
 
     #[test]
     fn only_what_a_message_can_cause_is_its_fault() {
-        for sqlstate in
-            ["08006", "25P03", "28P01", "40P01", "42501", "42703", "42P01", "53300", "55P03", "57P01", "58030"]
-        {
+        for sqlstate in [
+            "08006", "25006", "25P03", "28P01", "40P01", "42501", "42703", "42P01", "53300", "55P03", "57014", "57P01",
+            "58030",
+        ] {
             assert!(!is_messages_fault(sqlstate), "{sqlstate}");
         }
-        for sqlstate in ["22P05", "23505", "23514", "57014", "XX000"] {
+        for sqlstate in ["22P05", "23505", "23514", "XX000"] {
             assert!(is_messages_fault(sqlstate), "{sqlstate}");
         }
     }

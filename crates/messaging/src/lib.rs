@@ -7,6 +7,7 @@
 //!   it answers, waits for the broker's confirms and only then acknowledges, strictly in order.
 //! - [`dead_letters`] holds what could not be handled, with the reason in a header, for a person to look at.
 //! - [`outbox`] stores an event in the transaction that causes it, and relays it after the commit.
+//! - [`Progress`] tells health whether messages get on.
 //!
 //! **Architecture invariant:** nothing here knows what an order or a product is.
 
@@ -15,6 +16,7 @@ pub mod dead_letters;
 mod fault;
 pub mod outbox;
 mod outgoing;
+mod progress;
 mod publisher;
 pub mod session;
 pub mod topology;
@@ -24,4 +26,5 @@ pub use crate::trace::trace_of;
 pub use ::trace::Trace;
 pub use fault::Fault;
 pub use outgoing::Outgoing;
+pub use progress::Progress;
 pub use publisher::{Confirms, PublishError, Publisher, Unplaced};

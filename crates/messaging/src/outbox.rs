@@ -7,18 +7,19 @@
 //! One relay at a time works on a database: it holds an advisory lock for the length of a step, and so the events of
 //! one key leave in the order they were written.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use database::Pool;
 use lapin::Connection;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Outgoing, Publisher, Unplaced};
+use crate::{Outgoing, Progress, Publisher, Unplaced};
 
 /// The most events in one step.
 const STEP: i64 = 500;
@@ -33,7 +34,7 @@ const LOCK: i64 = 0x6f75_7462_6f78;
 
 /// How long an event that the broker does not place waits for its next try, doubling from the first to the second.
 const FIRST_RETRY_SECONDS: i32 = 1;
-const LAST_RETRY_SECONDS: i32 = 60;
+const LAST_RETRY_SECONDS: i32 = 10;
 
 /// Stores events to be published after the transaction commits. One statement, however many.
 ///
@@ -74,18 +75,27 @@ pub async fn waiting(conn: &mut PgConnection, keys: &[String]) -> sqlx::Result<H
     Ok(waiting.into_iter().collect())
 }
 
+/// How long one step may take, and how long the broker may take to confirm it. Less than a transaction may be idle, because
+/// the step holds the lock meanwhile.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How the outbox is called in health.
+const NAME: &str = "outbox";
+
 /// Publishes what is in a database's outbox.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    pool: PgPool,
+    pool: Pool,
     period: Duration,
     wake: Arc<Notify>,
+    scan: Arc<Mutex<Scan>>,
 }
 
 impl Relay {
     /// A relay that looks by itself once in each `period`.
-    pub fn new(pool: PgPool, period: Duration) -> Self {
-        Self { pool, period, wake: Arc::default() }
+    pub fn new(pool: Pool, period: Duration) -> Self {
+        Self { pool, period, wake: Arc::default(), scan: Arc::default() }
     }
 
     /// Says that something was committed to the outbox.
@@ -93,28 +103,43 @@ impl Relay {
         self.wake.notify_one();
     }
 
-    /// Relays until `shutdown`, and leaves with a last look.
+    /// Relays until `stop`, and leaves with a last look.
     ///
     /// # Errors
     /// When the connection to the broker breaks. A database that is away is waited for.
-    pub async fn run(&self, connection: &Connection, app_id: &str, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(
+        &self,
+        connection: &Connection,
+        app_id: &str,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let publisher = Publisher::open(connection, app_id).await?;
+        let mut failing = None;
         loop {
-            let last_look = shutdown.is_cancelled();
+            let last_look = stop.is_cancelled();
             // A broker short of memory or disk takes nothing, and a step would hold its lock for as long.
             if connection.status().blocked() && !last_look {
-                shutdown.run_until_cancelled(tokio::time::sleep(self.period)).await;
+                stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
                 continue;
             }
             let begun = Instant::now();
-            match self.step(&publisher).await {
-                Ok(relayed) if relayed == STEP as usize => continue,
-                Ok(0) => (),
-                Ok(_) => {
-                    shutdown.run_until_cancelled(tokio::time::sleep_until(begun + PACE)).await;
+            let unit = failing.take().unwrap_or_else(|| progress.begin(NAME));
+            match timeout(STEP_TIMEOUT, self.step(&publisher, progress)).await {
+                Ok(Ok(Step { more: true, .. })) => continue,
+                Ok(Ok(Step { taken: 0, .. })) => (),
+                Ok(Ok(_)) => {
+                    stop.run_until_cancelled(tokio::time::sleep_until(begun + PACE)).await;
                 }
-                Err(StepError::Database(error)) => tracing::warn!(%error, "the outbox cannot be read"),
-                Err(StepError::Broker(error)) => return Err(error.into()),
+                Ok(Err(StepError::Database(error))) => {
+                    tracing::warn!(%error, "the outbox cannot be read");
+                    failing = Some(unit);
+                }
+                Ok(Err(StepError::Broker(error))) => return Err(error.into()),
+                Err(_elapsed) => {
+                    tracing::warn!(timeout_s = STEP_TIMEOUT.as_secs(), "a step of the outbox timed out");
+                    failing = Some(unit);
+                }
             }
             if last_look {
                 return Ok(());
@@ -122,71 +147,173 @@ impl Relay {
             tokio::select! {
                 () = self.wake.notified() => (),
                 () = tokio::time::sleep(self.period) => (),
-                () = shutdown.cancelled() => (),
+                () = stop.cancelled() => (),
             }
         }
     }
 
-    /// One step: publishes the oldest events that are due, waits for their confirms and deletes them. Tells how many
-    /// were looked at.
+    /// One step: publishes the oldest events that are due, waits for their confirms and deletes them.
+    ///
+    /// Of the events of one key it takes the first only. The broker may refuse one event and take the next, and those of
+    /// one key must arrive in order.
     ///
     /// # Errors
     /// When the database or the broker fails; what was not deleted is published again.
-    pub async fn step(&self, publisher: &Publisher) -> Result<usize, StepError> {
+    pub async fn step(&self, publisher: &Publisher, progress: &Progress) -> Result<Step, StepError> {
         let mut tx = self.pool.begin().await?;
         sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
-        // `offset` keeps this from being planned as a join: planned on an empty outbox, as it mostly is, a join reads all
-        // of the outbox for each event.
-        let rows: Vec<Row> = sqlx::query_as(
-            "select id, message_id, exchange, routing_key, event, key, body, mandatory, traceparent
-             from outbox
-             where not_before <= now()
-               and not exists (
-                 select from outbox as waiting
-                 where waiting.key = outbox.key and waiting.not_before > now()
-                 offset 0
-               )
-             order by id
-             limit $1",
-        )
-        .bind(STEP)
-        .fetch_all(&mut *tx)
-        .await?;
-        if rows.is_empty() {
-            return Ok(0);
+        let from = self.scan().begin(Instant::now());
+        let rows = due(&mut tx, from).await?;
+        let is_full = rows.len() == STEP as usize;
+        let last = rows.last().map(|row| row.id);
+        let mut keys = HashSet::with_capacity(rows.len());
+        let (first, later): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| keys.insert(row.key.clone()));
+        let done = later.first().map(|row| row.id - 1).or(last);
+        if first.is_empty() {
+            // Only a full look can tell that none is postponed.
+            let postponed = if from == 0 { Some(postponed(&mut tx).await?) } else { None };
+            tx.commit().await?;
+            self.scan().found(done, postponed);
+            return Ok(Step { taken: 0, more: false });
         }
-        let (ids, messages): (Vec<i64>, Vec<Outgoing>) = rows.into_iter().map(|row| (row.id, row.into())).unzip();
-        let Unplaced { refused, returned } = publisher.publish(&messages).await?.wait().await?;
+        let (ids, messages): (Vec<i64>, Vec<Outgoing>) = first.into_iter().map(|row| (row.id, row.into())).unzip();
+        let confirming = publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT);
+        // A broker that is short of memory is not waited for: the lock is held.
+        let confirmed = timeout(CONFIRM_TIMEOUT, confirming).await;
+        let Unplaced { refused, returned } =
+            confirmed.unwrap_or(Err(crate::PublishError::Unconfirmed(CONFIRM_TIMEOUT)))?;
         let is_unplaced =
             |at: usize, message: &Outgoing| refused.contains(&at) || returned.contains(&message.message_id.to_string());
         let placed = ids.iter().zip(&messages).enumerate();
         let kept: Vec<i64> =
             placed.filter(|(at, (_, message))| is_unplaced(*at, message)).map(|(_, (id, _))| *id).collect();
+        for message in messages.iter().filter(|message| returned.contains(&message.message_id.to_string())) {
+            progress.undelivered(&message.exchange, &message.routing_key);
+        }
         if !kept.is_empty() {
             let (unheard, refused) = (returned.len(), refused.len());
             tracing::warn!(unheard, refused, "events stay in the outbox: nobody listens, or a queue is full");
         }
-        sqlx::query("delete from outbox where id = any($1) and id <> all($2)")
-            .bind(&ids)
-            .bind(&kept)
-            .execute(&mut *tx)
-            .await?;
-        if !kept.is_empty() {
-            sqlx::query(
-                "update outbox
-                 set attempts = attempts + 1,
-                     not_before = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 16), $3))
-                 where id = any($1)",
-            )
-            .bind(&kept)
-            .bind(FIRST_RETRY_SECONDS)
-            .bind(LAST_RETRY_SECONDS)
-            .execute(&mut *tx)
-            .await?;
-        }
+        finish(&mut tx, &ids, &kept).await?;
         tx.commit().await?;
+        self.scan().found(done, (!kept.is_empty()).then_some(true));
         metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
-        Ok(ids.len())
+        Ok(Step { taken: ids.len(), more: is_full || !later.is_empty() })
+    }
+
+    fn scan(&self) -> MutexGuard<'_, Scan> {
+        self.scan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a step of the relay did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// How many events it published, placed or not.
+    pub taken: usize,
+    /// Whether it left events that are due.
+    pub more: bool,
+}
+
+/// The events that are due from an id on, oldest first.
+async fn due(conn: &mut PgConnection, from: i64) -> sqlx::Result<Vec<Row>> {
+    // `offset` keeps this from being planned as a join: planned on an empty outbox, as it mostly is, a join reads all
+    // of the outbox for each event.
+    sqlx::query_as(
+        "select id, message_id, exchange, routing_key, event, key, body, mandatory, traceparent
+         from outbox
+         where id >= $2
+           and not_before <= now()
+           and not exists (
+             select from outbox as waiting
+             where waiting.key = outbox.key and waiting.not_before > now()
+             offset 0
+           )
+         order by id
+         limit $1",
+    )
+    .bind(STEP)
+    .bind(from)
+    .fetch_all(conn)
+    .await
+}
+
+/// Whether there are events that wait for their next try.
+async fn postponed(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select from outbox where not_before > now())").fetch_one(conn).await
+}
+
+/// Deletes the events that were placed, and postpones those that were not.
+async fn finish(conn: &mut PgConnection, ids: &[i64], kept: &[i64]) -> sqlx::Result<()> {
+    sqlx::query("delete from outbox where id = any($1) and id <> all($2)")
+        .bind(ids)
+        .bind(kept)
+        .execute(&mut *conn)
+        .await?;
+    if !kept.is_empty() {
+        sqlx::query(
+            "update outbox
+             set attempts = attempts + 1,
+                 not_before = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 16), $3))
+             where id = any($1)",
+        )
+        .bind(kept)
+        .bind(FIRST_RETRY_SECONDS)
+        .bind(LAST_RETRY_SECONDS)
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// From which id on the outbox is read.
+///
+/// Deleted events stay in the index for as long as some transaction is open that could still see them, a dump of the
+/// database for example, and a step that begins at the first id walks over all of them: 320 ms after a million events. So a
+/// step begins where the steps of some time ago ended. Ids are given out before they are committed: whatever takes longer
+/// to commit than that is found by a full look, which is taken once in a while, and always while events are postponed.
+#[derive(Debug, Default)]
+struct Scan {
+    from: i64,
+    /// When steps ended with which id; those that are old enough move `from`.
+    ended: VecDeque<(Instant, i64)>,
+    full_look: Option<Instant>,
+    postponed: bool,
+}
+
+impl Scan {
+    const COMMIT_TIME: Duration = Duration::from_secs(5);
+    const FULL_LOOK_PERIOD: Duration = Duration::from_secs(30);
+    /// The most ends that are remembered: one in 50 ms.
+    const MAX_ENDED: usize = 100;
+
+    /// From which id on the next step looks.
+    fn begin(&mut self, now: Instant) -> i64 {
+        while let Some((at, id)) = self.ended.front()
+            && now.duration_since(*at) >= Self::COMMIT_TIME
+        {
+            self.from = id + 1;
+            self.ended.pop_front();
+        }
+        let full_look_due = self.full_look.is_none_or(|at| now.duration_since(at) >= Self::FULL_LOOK_PERIOD);
+        if full_look_due || self.postponed {
+            self.full_look = Some(now);
+            return 0;
+        }
+        self.from
+    }
+
+    /// A step is done with the events up to the id `done`, and perhaps learned whether some are postponed.
+    fn found(&mut self, done: Option<i64>, postponed: Option<bool>) {
+        self.postponed = postponed.unwrap_or(self.postponed);
+        let now = Instant::now();
+        let spacing = Self::COMMIT_TIME / Self::MAX_ENDED as u32;
+        let is_spaced = self.ended.back().is_none_or(|(at, _)| now.duration_since(*at) >= spacing);
+        if let Some(done) = done
+            && is_spaced
+        {
+            self.ended.push_back((now, done));
+        }
     }
 }
 

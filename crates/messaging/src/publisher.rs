@@ -1,17 +1,17 @@
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use futures::future::{MaybeDone, maybe_done};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus, PublisherConfirm};
 
 use crate::{Outgoing, Trace, session};
 
 /// How long the broker may take to confirm what was published. Beyond it the session is torn down and begun again,
 /// so that a broker which accepts and never answers is no reason to wait for ever.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 const PERSISTENT: u8 = 2;
 
@@ -23,7 +23,18 @@ const PERSISTENT: u8 = 2;
 #[derive(Debug)]
 pub struct Publisher {
     channel: Channel,
+    connection: ConnectionStatus,
     app_id: ShortString,
+}
+
+/// A message as it is sent, also when it is sent again.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame<'a> {
+    pub(crate) exchange: &'a str,
+    pub(crate) routing_key: &'a str,
+    pub(crate) mandatory: bool,
+    pub(crate) body: &'a [u8],
+    pub(crate) properties: BasicProperties,
 }
 
 /// Why a batch was not published.
@@ -32,15 +43,18 @@ pub enum PublishError {
     /// The connection or the channel broke.
     #[error("cannot publish")]
     Broker(#[from] lapin::Error),
-    /// No confirm within 30 seconds.
-    #[error("the broker did not confirm within {} s", CONFIRM_TIMEOUT.as_secs())]
-    Unconfirmed,
+    /// No confirm in time.
+    #[error("the broker did not confirm within {} s", .0.as_secs())]
+    Unconfirmed(Duration),
 }
 
 /// Confirms that have yet to come in.
 #[must_use = "a message counts as published once it is confirmed"]
 #[derive(Debug)]
-pub struct Confirms(Vec<PublisherConfirm>);
+pub struct Confirms {
+    pending: Vec<PublisherConfirm>,
+    connection: ConnectionStatus,
+}
 
 impl Publisher {
     /// Opens a channel in confirm mode. `app_id` names the service in each message.
@@ -50,7 +64,7 @@ impl Publisher {
     pub async fn open(connection: &Connection, app_id: &str) -> anyhow::Result<Self> {
         let channel = session::answered(connection.create_channel()).await?;
         session::answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(Self { channel, app_id: short(app_id).unwrap_or_default() })
+        Ok(Self { channel, connection: connection.status().clone(), app_id: short(app_id).unwrap_or_default() })
     }
 
     /// Hands messages to the broker, in order.
@@ -61,23 +75,30 @@ impl Publisher {
         &self,
         messages: impl IntoIterator<Item = &'a Outgoing>,
     ) -> Result<Confirms, PublishError> {
-        let sent = messages.into_iter().map(|message| {
-            let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
-            self.send(&message.exchange, &message.routing_key, options, &message.body, self.properties(message))
-        });
-        Ok(Confirms(all(sent.collect()).await?))
+        self.send_all(messages.into_iter().map(|message| self.frame(message)).collect()).await
     }
 
-    pub(crate) async fn send(
-        &self,
-        exchange: &str,
-        routing_key: &str,
-        options: BasicPublishOptions,
-        body: &[u8],
-        properties: BasicProperties,
-    ) -> lapin::Result<PublisherConfirm> {
-        let (exchange, routing_key) = (exchange.into(), routing_key.into());
-        self.channel.basic_publish(exchange, routing_key, options, body, properties).await
+    pub(crate) fn frame<'a>(&self, message: &'a Outgoing) -> Frame<'a> {
+        Frame {
+            exchange: &message.exchange,
+            routing_key: &message.routing_key,
+            mandatory: message.mandatory,
+            body: &message.body,
+            properties: self.properties(message),
+        }
+    }
+
+    pub(crate) async fn send_all(&self, frames: Vec<Frame<'_>>) -> Result<Confirms, PublishError> {
+        let sending = all(frames.into_iter().map(|frame| self.send(frame)).collect());
+        let sent = tokio::time::timeout(CONFIRM_TIMEOUT, sending).await;
+        let pending = sent.map_err(|_elapsed| PublishError::Unconfirmed(CONFIRM_TIMEOUT))??;
+        Ok(Confirms { pending, connection: self.connection.clone() })
+    }
+
+    async fn send(&self, frame: Frame<'_>) -> lapin::Result<PublisherConfirm> {
+        let Frame { exchange, routing_key, mandatory, body, properties } = frame;
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await
     }
 
     fn properties(&self, message: &Outgoing) -> BasicProperties {
@@ -100,18 +121,22 @@ impl Publisher {
 }
 
 impl Confirms {
-    pub(crate) fn of(confirms: Vec<PublisherConfirm>) -> Self {
-        Self(confirms)
-    }
-
     /// Waits until the broker has answered for all messages, and tells which of them it has not placed.
     ///
+    /// A broker that says that it is short of memory or disk is waited for beyond `limit`: on another connection it would
+    /// take nothing either.
+    ///
     /// # Errors
-    /// When the connection breaks or 30 seconds pass.
-    pub async fn wait(self) -> Result<Unplaced, PublishError> {
-        let confirmations = tokio::time::timeout(CONFIRM_TIMEOUT, all(self.0))
-            .await
-            .map_err(|_elapsed| PublishError::Unconfirmed)??;
+    /// When the connection breaks, or the broker is silent for longer than `limit`.
+    pub async fn wait(self, limit: Duration) -> Result<Unplaced, PublishError> {
+        let mut confirming = pin!(all(self.pending));
+        let confirmations = loop {
+            match tokio::time::timeout(limit, confirming.as_mut()).await {
+                Ok(confirmed) => break confirmed?,
+                Err(_elapsed) if self.connection.blocked() && self.connection.connected() => (),
+                Err(_elapsed) => return Err(PublishError::Unconfirmed(limit)),
+            }
+        };
         let refused = confirmations.iter().enumerate().filter(|(_, confirmation)| !confirmation.is_ack());
         let refused = refused.map(|(at, _)| at).collect();
         let returned = confirmations.into_iter().filter_map(Confirmation::take_message);

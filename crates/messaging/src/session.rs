@@ -1,9 +1,11 @@
 //! The life of a connection: connect, declare, work; on any error pause and do all of it again.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::future::BoxFuture;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionBuilder, ConnectionProperties, ConnectionStatus};
@@ -149,6 +151,27 @@ impl Broker {
         tokio::time::timeout(CLOSE_TIMEOUT, connection.close(SUCCESS, "bye".into())).await.ok();
         ended
     }
+}
+
+/// Runs two parts of a session side by side. When one fails, `ending` is cancelled, and the other is waited for: it ends at
+/// the next point where it has nothing half done, and is never dropped in between.
+///
+/// # Errors
+/// The error of the part that failed first.
+pub async fn both(
+    ending: &CancellationToken,
+    one: BoxFuture<'_, anyhow::Result<()>>,
+    other: BoxFuture<'_, anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let first = OnceLock::new();
+    let failed = |error| {
+        ending.cancel();
+        first.set(error).ok();
+    };
+    let one = async { one.await.unwrap_or_else(failed) };
+    let other = async { other.await.unwrap_or_else(failed) };
+    tokio::join!(one, other);
+    first.into_inner().map_or(Ok(()), Err)
 }
 
 /// Waits for the broker's answer to a request, but not for ever: a quorum queue that has lost its leader gives none.

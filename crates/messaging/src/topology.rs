@@ -1,18 +1,20 @@
 //! What a service needs the broker to have. Every argument is written out, so that RabbitMQ 3.10 and 4.x agree.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::Context;
 use lapin::options::{ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+use tokio_util::sync::CancellationToken;
 
 use crate::session::answered;
 
 /// How often a message may come back because a consumer's connection died before it is dead-lettered by the broker.
 /// It is RabbitMQ 4's own default, and stops a message that kills the process.
-const DELIVERY_LIMIT: i32 = 20;
+pub(crate) const DELIVERY_LIMIT: i32 = 20;
 
 /// Looking at a dead letter counts as a delivery; none must be lost by being looked at.
 const UNLIMITED_DELIVERIES: i32 = 1_000_000_000;
@@ -62,6 +64,30 @@ pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[Work
     for exchange in own.into_iter().chain([events::queues::DEAD_LETTERS]) {
         may_publish(&channel, exchange).await?;
     }
+    const SUCCESS: u16 = 200;
+    answered(channel.close(SUCCESS, "declared".into())).await
+}
+
+/// How often a running service repeats its declarations.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Repeats [`declare`] until `stop`, so that an exchange that was deleted or a binding that was removed is there again
+/// within seconds. The broker tells nobody that they are gone.
+///
+/// # Errors
+/// Those of [`declare`].
+pub async fn keep(
+    connection: &Connection,
+    exchanges: &[&str],
+    queues: &[WorkQueue],
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
+        // A broker short of memory or disk answers nobody who has published.
+        if !connection.status().blocked() {
+            declare(connection, exchanges, queues).await?;
+        }
+    }
     Ok(())
 }
 
@@ -77,6 +103,10 @@ async fn find_exchange(connection: &Connection, name: &str, kind: ExchangeKind) 
     // What is missing costs the channel on which it is looked for.
     let channel = answered(connection.create_channel()).await?;
     match answered(channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default())).await {
+        Ok(()) => {
+            const SUCCESS: u16 = 200;
+            answered(channel.close(SUCCESS, "found".into())).await
+        }
         Err(error) if is_missing(&error) => {
             let channel = answered(connection.create_channel()).await?;
             declare_exchange(&channel, name, kind).await.context("an exchange is missing")

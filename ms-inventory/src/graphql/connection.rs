@@ -1,6 +1,5 @@
 use async_graphql::Context;
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use database::{Connection, Pool};
 
 use super::error::Result;
 
@@ -8,6 +7,6 @@ use super::error::Result;
 ///
 /// Waiting for one, and opening one, is a future of several kilobytes. It is boxed, because every resolver that awaits it
 /// in place has room for it, and is copied with that room at each level of a query.
-pub(super) async fn connection(ctx: &Context<'_>) -> Result<PoolConnection<Postgres>> {
-    Ok(Box::pin(ctx.data::<PgPool>()?.acquire()).await?)
+pub(super) async fn connection(ctx: &Context<'_>) -> Result<Connection> {
+    Ok(Box::pin(ctx.data::<Pool>()?.acquire()).await?)
 }

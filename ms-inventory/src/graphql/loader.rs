@@ -6,14 +6,14 @@ use std::sync::Arc;
 use ::graphql::Id;
 use async_graphql::Context;
 use async_graphql::dataloader::{DataLoader, Loader};
-use sqlx::PgPool;
+use database::Pool;
 
 use super::error::Result;
 use super::product::Product;
 use crate::product;
 
 /// Loads products by id, without keeping them.
-pub(super) fn products(pool: PgPool) -> DataLoader<Products> {
+pub(super) fn products(pool: Pool) -> DataLoader<Products> {
     DataLoader::new(Products(pool), tokio::spawn)
 }
 
@@ -23,7 +23,7 @@ pub(super) async fn product(ctx: &Context<'_>, id: i64) -> Result<Option<Product
     Ok(products.load_one(Id(id)).await?.map(Product))
 }
 
-pub(super) struct Products(PgPool);
+pub(super) struct Products(Pool);
 
 impl Loader<Id> for Products {
     type Value = product::Product;

@@ -17,8 +17,8 @@ mod query;
 use ::graphql::Limits;
 use async_graphql::{EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
+use database::Pool;
 use messaging::outbox::Relay;
-use sqlx::PgPool;
 
 pub use mutation::Mutation;
 pub use query::Query;
@@ -28,7 +28,7 @@ const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Serves the schema at `/graphql`, and its playground, to callers who may ask for so much in a second; 0 for as much
 /// as they like.
-pub fn router(pool: PgPool, relay: Relay, cost_per_second: u32) -> Router {
+pub fn router(pool: Pool, relay: Relay, cost_per_second: u32) -> Router {
     let limits = Limits { max_body_bytes: MAX_BODY_BYTES, cost_per_second, ..Limits::default() };
     let schema = schema().data(loader::products(pool.clone())).data(pool).data(relay);
     ::graphql::router(schema, limits)

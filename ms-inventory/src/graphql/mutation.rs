@@ -3,9 +3,9 @@
 use ::graphql::{CHANGE_COST, Id, Refusal};
 use async_graphql::{Context, Object};
 use auth::guard::caller;
+use database::{Pool, Transaction};
 use messaging::Trace;
 use messaging::outbox::Relay;
-use sqlx::{PgPool, Postgres, Transaction};
 
 use super::error::{Result, invalid, invalid_rows};
 use super::movement::AdjustStockInput;
@@ -103,11 +103,11 @@ impl Mutation {
     }
 }
 
-async fn begin(ctx: &Context<'_>) -> Result<Transaction<'static, Postgres>> {
-    Ok(ctx.data::<PgPool>()?.begin().await?)
+async fn begin(ctx: &Context<'_>) -> Result<Transaction> {
+    Ok(ctx.data::<Pool>()?.begin().await?)
 }
 
-async fn commit(ctx: &Context<'_>, tx: Transaction<'static, Postgres>) -> Result<()> {
+async fn commit(ctx: &Context<'_>, tx: Transaction) -> Result<()> {
     tx.commit().await?;
     ctx.data::<Relay>()?.wake();
     Ok(())

@@ -1,7 +1,8 @@
 use ::events::OrderId;
 use ::events::inventory::{ReleaseCause, StockReleased};
+use database::Pool;
 use messaging::{Fault, Outgoing, Trace, outbox};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::{Attempt, Transaction, commit, lock, write};
 use crate::stock::Lines;
@@ -14,7 +15,7 @@ const DUE: i64 = 500;
 ///
 /// # Errors
 /// Nothing is changed when it fails.
-pub async fn expire_due(pool: &PgPool) -> Result<usize, Fault> {
+pub async fn expire_due(pool: &Pool) -> Result<usize, Fault> {
     commit(pool, Vec::new(), Expiry).await
 }
 

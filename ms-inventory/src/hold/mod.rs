@@ -14,8 +14,9 @@ mod settle;
 
 use std::collections::BTreeMap;
 
+use database::Pool;
 use messaging::Fault;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use crate::stock::{Level, Levels, Lines};
 
@@ -67,7 +68,7 @@ enum Attempt<T> {
 /// handed back to wait and come again.
 const MAX_ATTEMPTS: usize = 10;
 
-async fn commit<T: Transaction>(pool: &PgPool, mut products: Vec<i64>, transaction: T) -> Result<T::Done, Fault> {
+async fn commit<T: Transaction>(pool: &Pool, mut products: Vec<i64>, transaction: T) -> Result<T::Done, Fault> {
     for _ in 0..MAX_ATTEMPTS {
         products.sort_unstable();
         products.dedup();
@@ -78,7 +79,7 @@ async fn commit<T: Transaction>(pool: &PgPool, mut products: Vec<i64>, transacti
                 return Ok(done);
             }
             Attempt::Again(missing) => {
-                tx.rollback().await?;
+                tx.rollback().await;
                 products.extend(missing);
             }
         }

@@ -1,13 +1,11 @@
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::events::OrderId;
 use ::events::orders::OrderCreated;
+use database::Pool;
 use messaging::Fault;
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use sqlx::PgConnection;
 
 use super::answer::{Answer, Answers, Decided, store, stored};
 use super::expire::{due, expire, unlocked};
@@ -42,44 +40,19 @@ pub struct Reserved {
 /// Reserves stock for batches of orders, one after the other.
 #[derive(Debug)]
 pub struct Reserver {
-    pool: PgPool,
-    connection: Mutex<Option<Kept>>,
+    pool: Pool,
     forecast: Forecast,
-}
-
-/// A connection that is kept from batch to batch, because the pool pings what it takes back.
-#[derive(Debug)]
-struct Kept {
-    connection: PoolConnection<Postgres>,
-    used: Instant,
-}
-
-/// What was used so recently is taken to be alive, as the pool does.
-const TRUSTED_IDLE: Duration = Duration::from_millis(100);
-
-/// How long what was not may take to show that it is.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
-
-impl Kept {
-    /// The connection, if it is alive.
-    async fn connection(mut self) -> Option<PoolConnection<Postgres>> {
-        if self.used.elapsed() < TRUSTED_IDLE {
-            return Some(self.connection);
-        }
-        match timeout(PING_TIMEOUT, self.connection.ping()).await {
-            Ok(Ok(())) => Some(self.connection),
-            _ => {
-                self.connection.close_on_drop();
-                None
-            }
-        }
-    }
 }
 
 impl Reserver {
     /// A reserver that has seen nothing yet.
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool, connection: Mutex::default(), forecast: Forecast::default() }
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, forecast: Forecast::default() }
+    }
+
+    /// Where it stores what it decides.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Decides a batch of orders in one transaction with a constant number of statements, and holds `ttl` long what they
@@ -111,15 +84,7 @@ impl Reserver {
     /// The short way: decides on the forecast, and writes that if the forecast is true. `None` if it is not.
     async fn at_once(&self, reservation: &Reservation<'_>, products: &[i64]) -> Result<Option<Done>, Fault> {
         let Some(mut levels) = self.forecast.levels(products) else { return Ok(None) };
-        let mut kept = self.connection.lock().await;
-        let alive = match kept.take() {
-            Some(kept) => kept.connection().await,
-            None => None,
-        };
-        let mut connection = match alive {
-            Some(connection) => connection,
-            None => self.pool.acquire().await?,
-        };
+        let mut connection = self.pool.acquire().await?;
         let unknown: Vec<i64> = products.iter().copied().filter(|id| !levels.contains_key(id)).collect();
         if !unknown.is_empty() {
             levels.extend(look(&mut connection, &unknown).await?);
@@ -130,8 +95,12 @@ impl Reserver {
         let mut changes = Changes::default();
         let orders = decided(orders.iter().copied(), decisions, &mut changes);
         let after = changes.applied_to(&levels);
-        let stored = store(&mut connection, Decided { orders, levels: &levels, changes, short: &short }, *ttl).await?;
-        *kept = Some(Kept { connection, used: Instant::now() });
+        // One statement that commits by itself: the pool has handed out a connection that is in no transaction.
+        let storing = store(&mut connection, Decided { orders, levels: &levels, changes, short: &short }, *ttl).await;
+        if storing.is_err() {
+            connection.close();
+        }
+        let stored = storing?;
         match stored {
             Some(_) => self.forecast.was_true(),
             None => self.forecast.was_false(),

@@ -2,9 +2,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use ::events::OrderId;
 use ::events::inventory::Shortage;
+use database::Pool;
 use messaging::Fault;
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool};
 
 use super::expire::{due, expire, unlocked};
 use super::{Attempt, Status, Transaction, commit, lock, write};
@@ -28,7 +29,7 @@ pub struct Settled {
 ///
 /// # Errors
 /// Nothing is changed when it fails.
-pub async fn settle(pool: &PgPool, endings: &[(OrderId, Ending)]) -> Result<Settled, Fault> {
+pub async fn settle(pool: &Pool, endings: &[(OrderId, Ending)]) -> Result<Settled, Fault> {
     if endings.is_empty() {
         return Ok(Settled { answers: Vec::new(), expired: 0 });
     }

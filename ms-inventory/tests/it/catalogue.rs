@@ -28,7 +28,7 @@ const DELETE: &str = "mutation($id: ID!) { deleteProduct(id: $id) { id sku onHan
 #[tokio::test]
 async fn a_product_is_created_with_its_stock() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(kettle()).await;
     assert_eq!(created["price"], "39.90");
     assert_eq!(created["version"], 1);
@@ -50,7 +50,7 @@ async fn a_product_is_created_with_its_stock() {
 #[tokio::test]
 async fn a_product_may_come_without_stock_and_description() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(json!({ "sku": "☕-1", "name": "Žluťoučký kůň 🐎", "price": 7 })).await;
     assert_eq!(created["description"], "");
     assert_eq!(created["price"], "7.00");
@@ -63,7 +63,7 @@ async fn a_product_may_come_without_stock_and_description() {
 #[tokio::test]
 async fn a_bad_product_is_refused_and_leaves_nothing() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     for (field, value, message) in [
         ("sku", json!(""), "sku is empty"),
         ("sku", json!(" A"), "sku begins or ends with white space"),
@@ -97,7 +97,7 @@ async fn a_bad_product_is_refused_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_create_the_same_sku_one_wins() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let create = "mutation($input: ProductInput!) { createProduct(input: $input) { id } }";
     let all = (0..20).map(|_| api.send(create, json!({ "input": kettle() })));
     let answers = futures::future::join_all(all).await;
@@ -113,7 +113,7 @@ async fn of_many_who_create_the_same_sku_one_wins() {
 #[tokio::test]
 async fn an_edit_needs_the_version_its_editor_saw() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(kettle()).await;
     let id = &created["id"];
     let edited = update(&api, id, json!({ "expectedVersion": 1, "price": "35", "sku": "KETTLE-2" })).await;
@@ -143,7 +143,7 @@ async fn an_edit_needs_the_version_its_editor_saw() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_edits_of_one_version_one_wins() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(kettle()).await;
     let edits =
         (0..20).map(|n| update(&api, &created["id"], json!({ "expectedVersion": 1, "name": format!("Kettle {n}") })));
@@ -157,7 +157,7 @@ async fn of_many_edits_of_one_version_one_wins() {
 #[tokio::test]
 async fn an_edit_that_cannot_be_is_refused() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(kettle()).await;
     api.create(json!({ "sku": "POT-1", "name": "Pot", "price": 1 })).await;
     for (id, input, code, message) in [
@@ -205,7 +205,7 @@ async fn an_edit_that_cannot_be_is_refused() {
 #[tokio::test]
 async fn a_product_is_not_deleted_while_it_is_held() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(kettle()).await;
     world.hold([("ORD-1", vec![(id(&created), 2)])]).await;
     let refusal = api.refused("CONFLICT", DELETE, json!({ "id": created["id"] })).await;
@@ -222,7 +222,7 @@ async fn a_product_is_not_deleted_while_it_is_held() {
 #[tokio::test]
 async fn a_deleted_product_is_found_nowhere_and_its_history_stays() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let created = api.create(kettle()).await;
     let product_id = &created["id"];
     world.hold([("ORD-1", vec![(id(&created), 2)])]).await;
@@ -274,7 +274,7 @@ async fn a_deleted_product_is_found_nowhere_and_its_history_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_product_is_either_deleted_or_held() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let mut deleted = 0;
     for round in 0..30 {
         let product =

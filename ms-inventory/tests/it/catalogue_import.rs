@@ -34,7 +34,7 @@ async fn count(world: &World, table: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_products_come_in_one_call() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let inputs = rows("BULK", 10_000);
     let started = Instant::now();
     let answer = import(&api, &inputs).await;
@@ -59,7 +59,7 @@ async fn ten_thousand_products_come_in_one_call() {
 #[tokio::test]
 async fn an_import_takes_as_many_statements_however_long_it_is() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let (few, answer) = statements(import(&api, &rows("FEW", 2))).await;
     assert_eq!(answer["errors"], Value::Null);
     let (many, answer) = statements(import(&api, &rows("MANY", 2_000))).await;
@@ -71,7 +71,7 @@ async fn an_import_takes_as_many_statements_however_long_it_is() {
 #[tokio::test]
 async fn the_rows_that_are_wrong_are_named_and_none_is_added() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let mut inputs = rows("ROW", 6);
     inputs[1]["price"] = json!("1,50");
     inputs[1]["name"] = json!("");
@@ -97,7 +97,7 @@ async fn the_rows_that_are_wrong_are_named_and_none_is_added() {
 #[tokio::test]
 async fn the_rows_whose_sku_is_taken_are_named_and_none_is_added() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let there = import(&api, &[rows("ROW", 4).remove(1), rows("ROW", 4).remove(3)]).await;
     assert_eq!(there["errors"], Value::Null);
     let answer = import(&api, &rows("ROW", 4)).await;
@@ -119,7 +119,7 @@ async fn the_rows_whose_sku_is_taken_are_named_and_none_is_added() {
 #[tokio::test]
 async fn what_is_wrong_is_listed_up_to_a_hundred_entries() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let mut inputs = rows("ROW", 10_000);
     for input in &mut inputs {
         input["price"] = json!("-1");
@@ -132,7 +132,7 @@ async fn what_is_wrong_is_listed_up_to_a_hundred_entries() {
 #[tokio::test]
 async fn an_import_has_a_longest_length() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let short = json!({ "sku": "A", "name": "A", "price": 1 });
     let answer = import(&api, &vec![short; 10_001]).await;
     assert_eq!(answer["errors"][0]["message"], "10001 rows are more than 10000");
@@ -144,7 +144,7 @@ async fn an_import_has_a_longest_length() {
 #[tokio::test]
 async fn a_value_of_the_wrong_type_is_found_in_its_row() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     for (field, value) in [
         ("name", json!(5)),
         ("onHand", json!("many")),
@@ -164,7 +164,7 @@ async fn a_value_of_the_wrong_type_is_found_in_its_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn imports_that_share_skus_do_not_lock_each_other_out() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let forward = rows("ROW", 3_000);
     let backward: Vec<Value> = forward.iter().rev().cloned().collect();
     let (first, second) = tokio::join!(import(&api, &forward), import(&api, &backward));

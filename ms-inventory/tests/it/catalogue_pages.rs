@@ -65,7 +65,7 @@ async fn walk(api: &Api, order: &Value, size: usize, backward: bool) -> Vec<Valu
 #[tokio::test]
 async fn the_pages_of_every_order_are_the_whole_order() {
     let world = a_catalogue().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     for (field, column) in
         [("ID", "id"), ("NAME", "name"), ("SKU", "sku"), ("PRICE", "price"), ("UPDATED_AT", "updated_at")]
     {
@@ -86,7 +86,7 @@ async fn the_pages_of_every_order_are_the_whole_order() {
 #[tokio::test]
 async fn a_page_lies_between_two_cursors() {
     let world = a_catalogue().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     for direction in ["ASC", "DESC"] {
         let order = json!({ "field": "PRICE", "direction": direction });
         let all = api.ask(PAGE, json!({ "first": 60, "orderBy": order })).await;
@@ -109,7 +109,7 @@ async fn a_page_lies_between_two_cursors() {
 #[tokio::test]
 async fn what_comes_and_goes_does_not_shift_the_next_page() {
     let world = a_catalogue().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let order = json!({ "field": "SKU" });
     let first = api.ask(PAGE, json!({ "first": 10, "orderBy": order })).await;
     let expected = api.ask(PAGE, json!({ "first": 20, "orderBy": order })).await;
@@ -123,7 +123,7 @@ async fn what_comes_and_goes_does_not_shift_the_next_page() {
 #[tokio::test]
 async fn filters_hold_together() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let mut ids = Vec::new();
     for (sku, name, price, on_hand) in [
         ("KETTLE-1", "Kettle", "39.90", 5),
@@ -168,7 +168,7 @@ async fn filters_hold_together() {
 #[tokio::test]
 async fn a_page_that_cannot_be_is_refused() {
     let world = a_catalogue().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let by_name = api.ask(PAGE, json!({ "first": 1, "orderBy": { "field": "NAME" } })).await;
     let of_another_order = by_name["pageInfo"]["endCursor"].clone();
     let of_another_list =

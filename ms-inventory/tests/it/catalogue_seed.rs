@@ -19,7 +19,7 @@ async fn seed(world: &World) -> String {
 #[tokio::test]
 async fn seeding_again_changes_nothing() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let (first, second) = tokio::join!(seed(&world), seed(&world));
     let all = "{ products(first: 100) { totalCount nodes { id sku onHand version } } }";
     let seeded = api.ask(all, json!({})).await;

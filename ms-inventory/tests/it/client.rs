@@ -6,7 +6,7 @@ use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind, Queue};
@@ -50,6 +50,21 @@ impl Client {
 
     pub(crate) async fn create(&self, order_id: &str, pairs: &[(i64, i64)]) {
         self.publish("order.created", created(order_id, pairs).as_bytes()).await;
+    }
+
+    /// Publishes an order; `false` if it reaches no queue.
+    pub(crate) async fn try_create(&self, order_id: &str, pairs: &[(i64, i64)]) -> bool {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, key, body) = ("orders".into(), "order.created".into(), created(order_id, pairs));
+        let properties = BasicProperties::default();
+        let sent = self.channel.basic_publish(exchange, key, options, body.as_bytes(), properties).await;
+        sent.unwrap().await.unwrap().take_message().is_none()
+    }
+
+    /// Deletes the queue of answers.
+    pub(crate) async fn stop_listening(&self) {
+        let queue = self.answers.lock().await.queue();
+        self.channel.queue_delete(queue, QueueDeleteOptions::default()).await.unwrap();
     }
 
     pub(crate) async fn cancel(&self, order_id: &str) {

@@ -16,9 +16,9 @@ use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
-use messaging::Publisher;
-use messaging::consumer::{answer, decide, settle};
+use messaging::consumer::{Limits, answer, decide, settle};
 use messaging::outbox::Relay;
+use messaging::{Progress, Publisher};
 use ms_inventory::events::Created;
 use ms_inventory::hold::Reserver;
 use tokio::task::{block_in_place, spawn_blocking};
@@ -44,15 +44,15 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
     let consumer = channel.basic_consume(queue.into(), "doomed".into(), options, arguments).await.unwrap();
     let batch: Vec<_> = consumer.take(3).map(Result::unwrap).collect().await;
     if step >= Step::Decided {
-        let relay = Relay::new(world.pool.clone(), Duration::from_secs(1));
-        let reserver = Reserver::new(world.pool.clone());
+        let relay = Relay::new(world.connections.clone(), Duration::from_secs(1));
+        let reserver = Reserver::new(world.connections.clone());
         let created = Created { reserver, relay, hold_ttl: Duration::from_secs(900) };
-        let verdicts = decide(&created, queue, &batch, || true).await.unwrap();
+        let verdicts = decide(&created, queue, &batch, Limits::default(), || true).await.unwrap();
         if step >= Step::Answered {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();
             let answered = answer(publisher, queue, batch, verdicts).await.unwrap();
             if step >= Step::Settled {
-                settle(&channel, queue, answered).await.unwrap();
+                settle(&channel, queue, answered, &Progress::default()).await.unwrap();
             }
         }
     }

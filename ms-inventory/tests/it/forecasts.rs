@@ -2,11 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use boot::database::Bounds;
+use database::{Bounds, Pool};
 use ms_inventory::hold::Reserver;
 use ms_inventory::stock::Level;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 
 use crate::holds::{TTL, cancel, is_reserved, order, reason, reserve};
 use crate::world::{World, eventually};
@@ -17,7 +15,7 @@ async fn a_forecast_that_is_too_high_sells_nothing_twice() {
     let product = world.product(3).await;
     assert!(is_reserved(&reserve(&world, &[order("A", &[(product, 1)])]).await[0]));
 
-    let elsewhere = Reserver::new(world.pool.clone());
+    let elsewhere = Reserver::new(world.connections.clone());
     let sold = elsewhere.reserve(&[order("B", &[(product, 2)])], TTL).await.unwrap();
     assert!(is_reserved(&sold.answers[0]));
 
@@ -41,7 +39,7 @@ async fn an_order_that_another_instance_answered_meanwhile_gets_that_answer() {
     let world = World::new().await;
     let product = world.product(9).await;
     reserve(&world, &[order("A", &[(product, 1)])]).await;
-    let elsewhere = Reserver::new(world.pool.clone());
+    let elsewhere = Reserver::new(world.connections.clone());
     let absurd = order("B", &[(product, -1)]);
     let there = elsewhere.reserve(std::slice::from_ref(&absurd), TTL).await.unwrap().answers;
 
@@ -56,7 +54,7 @@ async fn an_order_that_another_instance_answered_meanwhile_gets_that_answer() {
 async fn a_batch_that_finds_what_was_forecast_is_one_statement() {
     let world = World::new().await;
     let product = world.product(100).await;
-    let alone = PgPoolOptions::new().max_connections(1).connect(world.database.url()).await.unwrap();
+    let alone = Pool::new(world.database.url().parse().unwrap(), 1, &Bounds::default());
     let reserver = Reserver::new(alone.clone());
     for n in 0..10 {
         let orders = [order(format!("ORD-{n}"), &[(product, 1)])];
@@ -69,9 +67,9 @@ async fn a_batch_that_finds_what_was_forecast_is_one_statement() {
     assert_eq!(executions(&alone, "with decided_on%").await, 10);
 }
 
-async fn executions(connection: &PgPool, like: &str) -> i64 {
+async fn executions(alone: &Pool, like: &str) -> i64 {
     let sum = "select coalesce(sum(generic_plans + custom_plans), 0)::bigint from pg_prepared_statements where statement like $1";
-    sqlx::query_scalar(sum).bind(like).fetch_one(connection).await.unwrap()
+    sqlx::query_scalar(sum).bind(like).fetch_one(&mut *alone.acquire().await.unwrap()).await.unwrap()
 }
 
 /// The plans are made while the tables are empty, and must do when they are full.
@@ -80,7 +78,7 @@ async fn a_batch_reads_by_keys_however_the_tables_grow() {
     let world = World::new().await;
     let product = world.product(1_000_000).await;
     sqlx::query("vacuum analyze").execute(&world.pool).await.unwrap();
-    let work = boot::database::Database::open(&world.database.url().into(), "test", &Bounds::default()).unwrap().pool;
+    let work = database::Database::open(&world.database.url().into(), "test", &Bounds::default()).unwrap().pool;
     let (reserver, batches) = (Reserver::new(work.clone()), AtomicU32::new(0));
     eventually("the statistics tell of a look-up", async || {
         let n = batches.fetch_add(1, Ordering::Relaxed);

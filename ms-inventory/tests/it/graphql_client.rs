@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use auth::Role;
+use database::Pool;
 use messaging::outbox::Relay;
 use ms_inventory::graphql;
 use ms_inventory::hold::{Answer, Order};
 use ms_inventory::stock::Request;
 use reqwest::Client;
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
@@ -45,7 +45,7 @@ impl std::ops::Deref for Served {
 }
 
 impl Api {
-    pub(crate) async fn serve(pool: &PgPool) -> Served {
+    pub(crate) async fn serve(pool: &Pool) -> Served {
         let relay = Relay::new(pool.clone(), Duration::from_secs(60));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/graphql", listener.local_addr().unwrap());

@@ -68,7 +68,7 @@ pub(crate) async fn statements<T>(work: impl Future<Output = T>) -> (Vec<String>
 #[tokio::test]
 async fn a_page_reads_its_products_together() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let mut products = Vec::new();
     for _ in 0..30 {
         products.push(world.product(1_000).await);
@@ -100,7 +100,7 @@ fn is_together(ran: &[String]) -> bool {
 #[tokio::test]
 async fn products_are_counted_only_if_that_is_asked() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     world.product(1).await;
     for (query, expected) in [
         ("{ products { nodes { sku onHand } } }", 1),

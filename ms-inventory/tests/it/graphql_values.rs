@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use boot::database::{Bounds, Database};
+use database::{Bounds, Database};
 use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, nodes};
@@ -14,7 +14,7 @@ use crate::world::World;
 #[tokio::test]
 async fn a_product_is_asked_for_by_exactly_one_thing() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     for query in ["{ product { id } }", "{ product(id: 1, sku: \"A\") { id } }"] {
         let refusal = api.refused("INVALID", query, json!({})).await;
         assert_eq!(refusal["message"], "give either id or sku");
@@ -24,7 +24,7 @@ async fn a_product_is_asked_for_by_exactly_one_thing() {
 #[tokio::test]
 async fn ids_have_64_bits_and_no_more() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let product = "query($id: ID!) { product(id: $id) { id } }";
     for id in
         [json!("9223372036854775807"), json!(9_223_372_036_854_775_807_i64), json!("-9223372036854775808"), json!(0)]
@@ -48,7 +48,7 @@ async fn ids_have_64_bits_and_no_more() {
 #[tokio::test]
 async fn nul_and_megabytes_are_refused_wherever_they_stand() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let megabyte = "x".repeat(1_000_000);
     for bad in ["a\0b", &megabyte] {
         for (query, variables) in [
@@ -93,7 +93,7 @@ async fn nul_and_megabytes_are_refused_wherever_they_stand() {
 #[tokio::test]
 async fn numbers_have_32_bits() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(1).await;
     for query in [
         "query($n: Int) { products(first: $n) { nodes { id } } }",
@@ -115,7 +115,7 @@ async fn numbers_have_32_bits() {
 #[tokio::test]
 async fn a_costly_page_is_refused_before_it_is_read() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let pages: String = (0..30)
         .map(|n| {
             format!(
@@ -133,7 +133,7 @@ async fn a_costly_page_is_refused_before_it_is_read() {
 #[tokio::test]
 async fn a_hold_tells_what_became_of_an_order() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let (a, b) = (world.product(5).await, world.product(1).await);
     world
         .hold([
@@ -191,7 +191,7 @@ async fn a_hold_tells_what_became_of_an_order() {
 #[tokio::test]
 async fn holds_are_read_page_by_page_from_the_newest() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let product = world.product(1_000).await;
     for batch in 0..3 {
         // All of a batch have the same time.
@@ -216,7 +216,7 @@ async fn holds_are_read_page_by_page_from_the_newest() {
 #[tokio::test]
 async fn a_cursor_made_up_of_what_no_column_holds_is_refused() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let cursor = |key: &str| BASE64_URL_SAFE_NO_PAD.encode(key);
     for (list, order, key) in [
         ("products", "orderBy: {field: NAME}", r#"{"n":["a\u0000b",1]}"#),
@@ -231,7 +231,7 @@ async fn a_cursor_made_up_of_what_no_column_holds_is_refused() {
 #[tokio::test]
 async fn a_request_cannot_hold_hundreds_of_lists_or_changes() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let many = |field: &str| (0..450).map(|n| format!("a{n}: {field} ")).collect::<String>();
     let lists = many(r#"products(first: 0, filter: {search: "zz"}) { totalCount }"#);
     api.refused("TOO_COMPLEX", &format!("{{ {lists} }}"), json!({})).await;

@@ -25,7 +25,7 @@ pub(crate) async fn reserve(world: &World, orders: &[Order]) -> Vec<Answer> {
 /// Ends orders that will not be fulfilled.
 pub(crate) async fn cancel(world: &World, ids: &[&str]) -> Vec<settlement::Answer> {
     let endings: Vec<_> = ids.iter().map(|id| (order_id(*id), Ending::Cancelled)).collect();
-    hold::settle(&world.pool, &endings).await.unwrap().answers
+    hold::settle(&world.connections, &endings).await.unwrap().answers
 }
 
 pub(crate) fn is_reserved(answer: &Answer) -> bool {
@@ -172,8 +172,8 @@ async fn an_order_that_fits_takes_nothing_from_those_whose_time_ran_out() {
     let reserved = world.reserver.reserve(&[order("NEW", &[(product, 4)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 0);
-    assert_eq!(hold::expire_due(&world.pool).await.unwrap(), 1);
-    assert_eq!(hold::expire_due(&world.pool).await.unwrap(), 0);
+    assert_eq!(hold::expire_due(&world.connections).await.unwrap(), 1);
+    assert_eq!(hold::expire_due(&world.connections).await.unwrap(), 0);
     assert_eq!(world.level(product).await.reserved, 4);
     world.assert_adds_up().await;
 }
@@ -190,7 +190,7 @@ async fn storms_over_the_same_products_never_deadlock() {
     let tasks = (0..TASKS).map(|task| {
         let (world, barrier) = (world.clone(), barrier.clone());
         // Of its own, as another instance has one: one reserver takes batches one after the other.
-        let reserver = Reserver::new(world.pool.clone());
+        let reserver = Reserver::new(world.connections.clone());
         tokio::spawn(async move {
             barrier.wait().await;
             for round in 0..ROUNDS {
@@ -201,7 +201,7 @@ async fn storms_over_the_same_products_never_deadlock() {
                 match task % 4 {
                     0 => drop(cancel(&world, &[&ids[0], &ids[3]]).await),
                     2 => drop(complete(&world, &[(&ids[1], &lines), (&ids[3], &lines)]).await),
-                    1 => drop(hold::expire_due(&world.pool).await.unwrap()),
+                    1 => drop(hold::expire_due(&world.connections).await.unwrap()),
                     _ => (),
                 }
             }
@@ -212,7 +212,7 @@ async fn storms_over_the_same_products_never_deadlock() {
     }
     world.assert_adds_up().await;
     world.let_holds_run_out().await;
-    while hold::expire_due(&world.pool).await.unwrap() > 0 {}
+    while hold::expire_due(&world.connections).await.unwrap() > 0 {}
     assert_eq!(world.level(a).await.reserved, 0);
     assert!(world.level(a).await.on_hand < 40, "nothing was sold");
     world.assert_adds_up().await;
@@ -226,7 +226,7 @@ async fn the_same_orders_from_many_sides_get_one_answer_each() {
     let products = [world.product(50).await, world.product(50).await, world.product(50).await];
     let barrier = Arc::new(Barrier::new(TASKS));
     let tasks = (0..TASKS).map(|task| {
-        let (reserver, barrier) = (Reserver::new(world.pool.clone()), barrier.clone());
+        let (reserver, barrier) = (Reserver::new(world.connections.clone()), barrier.clone());
         tokio::spawn(async move {
             // Different products for the same id, so that no stock lock orders them: only the id can.
             let mut orders: Vec<Order> =

@@ -25,7 +25,7 @@ async fn movements(world: &World, product_id: i64) -> i64 {
 #[tokio::test]
 async fn stock_is_adjusted_and_booked() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(10).await;
     let added =
         api.ask(ADJUST, json!({ "input": { "productId": id, "delta": 5, "reason": "delivery 🚚 4711" } })).await;
@@ -50,7 +50,7 @@ async fn stock_is_adjusted_and_booked() {
 #[tokio::test]
 async fn a_stale_expectation_tells_the_current_levels() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(10).await;
     world.hold([("ORD-1", vec![(id, 4)])]).await;
     for expected in [9, 11, 0, -1] {
@@ -65,7 +65,7 @@ async fn a_stale_expectation_tells_the_current_levels() {
 #[tokio::test]
 async fn what_is_held_cannot_be_taken_away() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(10).await;
     world.hold([("ORD-1", vec![(id, 4)])]).await;
     for delta in [-7, -10, -11, -1_000_000_000] {
@@ -85,7 +85,7 @@ async fn what_is_held_cannot_be_taken_away() {
 #[tokio::test]
 async fn an_absurd_adjustment_is_refused() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(10).await;
     let long = |chars: usize| "x".repeat(chars);
     for (input, message) in [
@@ -112,7 +112,7 @@ async fn an_absurd_adjustment_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn adjustments_at_once_lose_nothing() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(100).await;
     let deltas = (0..60).map(|n| if n % 3 == 0 { 7 } else { -3 });
     let answers = join_all(deltas.map(|delta| adjust(&api, json!({ "productId": id, "delta": delta })))).await;
@@ -125,7 +125,7 @@ async fn adjustments_at_once_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_expect_the_same_one_wins() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(10).await;
     let input = json!({ "productId": id, "delta": 1, "expectedOnHand": 10 });
     let answers = join_all((0..20).map(|_| adjust(&api, input.clone()))).await;
@@ -138,7 +138,7 @@ async fn of_many_who_expect_the_same_one_wins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_adjustment_gets_the_first_answer() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(10).await;
     let input =
         json!({ "productId": id, "delta": -3, "reason": "broken", "expectedOnHand": 10, "idempotencyKey": "key" });
@@ -170,7 +170,7 @@ async fn a_repeated_adjustment_gets_the_first_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_for_two_products_at_once_adjusts_one() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     for round in 0..20 {
         let (a, b) = (world.product(0).await, world.product(0).await);
         let input = |id: i64| json!({ "productId": id, "delta": 1, "idempotencyKey": format!("key {round}") });
@@ -185,7 +185,7 @@ async fn one_key_for_two_products_at_once_adjusts_one() {
 #[tokio::test]
 async fn a_refused_adjustment_does_not_use_up_its_key() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let id = world.product(1).await;
     let input = json!({ "productId": id, "delta": -2, "idempotencyKey": "key" });
     api.refused("CONFLICT", ADJUST, json!({ "input": input })).await;
@@ -197,7 +197,7 @@ async fn a_refused_adjustment_does_not_use_up_its_key() {
 #[tokio::test]
 async fn movements_are_read_page_by_page_from_the_newest() {
     let world = World::new().await;
-    let api = Api::serve(&world.pool).await;
+    let api = Api::serve(&world.connections).await;
     let (id, other) = (world.product(0).await, world.product(3).await);
     for delta in 1..=5 {
         adjust(&api, json!({ "productId": id, "delta": delta })).await;

@@ -19,6 +19,7 @@ mod graphql_values;
 mod holds;
 mod ledger;
 mod messages;
+mod networks;
 mod relay;
 mod settling;
 mod standby;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boot::database::{Bounds, Database};
+use database::{Bounds, Database};
 use dev::testing::Vhost;
 use events::Item;
 use events::inventory::{ProductChanged, ReleaseCause, StockReleased};
@@ -11,7 +11,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, Que
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, ConnectionProperties, Consumer};
 use messaging::outbox::{Relay, enqueue};
-use messaging::{Outgoing, Publisher, Trace, topology};
+use messaging::{Outgoing, Progress, Publisher, Trace, topology};
 use serde_json::Value;
 
 use crate::world::{DEADLINE, World, eventually, order_id};
@@ -60,7 +60,11 @@ async fn next(consumer: &mut Consumer) -> Value {
 }
 
 fn relay(world: &World) -> Relay {
-    Relay::new(world.pool.clone(), Duration::from_millis(20))
+    Relay::new(world.connections.clone(), Duration::from_millis(20))
+}
+
+async fn step(relay: &Relay, publisher: &Publisher) -> usize {
+    relay.step(publisher, &Progress::default()).await.unwrap().taken
 }
 
 /// More than one step's worth, by two relays that begin at the same time.
@@ -76,7 +80,9 @@ async fn the_events_of_one_order_leave_in_the_order_they_were_written() {
     let publishers =
         [Publisher::open(&connection, "a").await.unwrap(), Publisher::open(&connection, "b").await.unwrap()];
     let (one, other) = (relay(&world), relay(&world));
-    let drain = async |relay: &Relay, publisher: &Publisher| while relay.step(publisher).await.unwrap() > 0 {};
+    let drain = async |relay: &Relay, publisher: &Publisher| {
+        while relay.step(publisher, &Progress::default()).await.unwrap().taken > 0 {}
+    };
     tokio::join!(drain(&one, &publishers[0]), drain(&other, &publishers[1]));
     assert_eq!(left(&world).await, 0);
 
@@ -98,20 +104,20 @@ async fn an_event_nobody_listens_to_is_kept_until_somebody_does_and_holds_up_nob
     let relay = relay(&world);
     // Product 7 is no order of that number.
     store(&world, &[released("7", 1), changed(7)]).await;
-    assert_eq!(relay.step(&publisher).await.unwrap(), 2);
+    assert_eq!(step(&relay, &publisher).await, 2);
     assert_eq!(
         left(&world).await,
         1,
         "a product's change is for those who listen; an order's release is for its order"
     );
-    assert_eq!(relay.step(&publisher).await.unwrap(), 0, "it is not due yet");
+    assert_eq!(step(&relay, &publisher).await, 0, "it is not due yet");
 
     let mut consumer = listen(&connection, "stock.#").await;
     store(&world, &[released("7", 2), released("OTHER", 3)]).await;
-    assert_eq!(relay.step(&publisher).await.unwrap(), 1, "the later event of the same order waits with it");
+    assert_eq!(step(&relay, &publisher).await, 1, "the later event of the same order waits with it");
     assert_eq!(next(&mut consumer).await["order_id"], "OTHER");
     eventually("it is due again", async || {
-        relay.step(&publisher).await.unwrap();
+        relay.step(&publisher, &Progress::default()).await.unwrap();
         left(&world).await == 0
     })
     .await;
@@ -130,7 +136,7 @@ async fn a_surge_after_the_outbox_was_found_empty_is_read_by_keys() {
     let publisher = Publisher::open(&connection, "test").await.unwrap();
     let work = Database::open(&world.database.url().into(), "test", &Bounds::default()).unwrap().pool;
     let relay = Relay::new(work, Duration::from_secs(60));
-    let relay_all = async || while relay.step(&publisher).await.unwrap() > 0 {};
+    let relay_all = async || while relay.step(&publisher, &Progress::default()).await.unwrap().taken > 0 {};
     let surge: Vec<Outgoing> = (1..=EVENTS).map(changed).collect();
     for tidy in ["vacuum analyze outbox", "analyze outbox"] {
         store(&world, &surge).await;
@@ -172,9 +178,9 @@ async fn a_relay_that_dies_before_it_deletes_publishes_again() {
     .execute(&world.pool)
     .await
     .unwrap();
-    relay.step(&publisher).await.unwrap_err();
+    relay.step(&publisher, &Progress::default()).await.unwrap_err();
     sqlx::raw_sql("drop trigger deadly on outbox").execute(&world.pool).await.unwrap();
-    assert_eq!(relay.step(&publisher).await.unwrap(), 1);
+    assert_eq!(step(&relay, &publisher).await, 1);
     assert_eq!(left(&world).await, 0);
     let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
     assert_eq!(first, second, "once for the death, once for the repeat");

@@ -1,12 +1,11 @@
 //! How orders end, each test on a database of its own. The rule itself is tested where it stands.
 
+use database::{Bounds, Pool};
 use events::Item;
 use events::inventory::{ReleaseCause, Shortage};
 use ms_inventory::hold;
 use ms_inventory::settlement::{Answer, Ending};
 use ms_inventory::stock::{Level, Lines, Request};
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 
 use crate::holds::{cancel, is_reserved, order, reason, reserve};
 use crate::world::{World, items, order_id};
@@ -16,14 +15,14 @@ fn lines(pairs: &[(i64, i64)]) -> Lines {
 }
 
 async fn settle(world: &World, id: &str, ending: Ending) -> Answer {
-    hold::settle(&world.pool, &[(order_id(id), ending)]).await.unwrap().answers.remove(0)
+    hold::settle(&world.connections, &[(order_id(id), ending)]).await.unwrap().answers.remove(0)
 }
 
 /// Ends orders that are paid.
 pub(crate) async fn complete(world: &World, orders: &[(&str, &[(i64, i64)])]) -> Vec<Answer> {
     let ending = |pairs: &[(i64, i64)]| Ending::Completed(Some(Request::of(&items(pairs))));
     let endings: Vec<_> = orders.iter().map(|(id, pairs)| (order_id(*id), ending(pairs))).collect();
-    hold::settle(&world.pool, &endings).await.unwrap().answers
+    hold::settle(&world.connections, &endings).await.unwrap().answers
 }
 
 async fn movements(world: &World) -> Vec<(i64, i64, String, Option<String>)> {
@@ -70,7 +69,7 @@ async fn an_order_paid_after_its_time_gets_its_stock_if_it_is_still_there() {
     let product = world.product(5).await;
     reserve(&world, &[order("LATE", &[(product, 3)]), order("LATER", &[(product, 2)])]).await;
     world.let_holds_run_out().await;
-    assert_eq!(hold::expire_due(&world.pool).await.unwrap(), 2);
+    assert_eq!(hold::expire_due(&world.connections).await.unwrap(), 2);
     assert_eq!(world.level(product).await.reserved, 0);
 
     assert_eq!(settle(&world, "LATE", Ending::Completed(None)).await, Answer::Sold(lines(&[(product, 3)])));
@@ -94,7 +93,7 @@ async fn a_payment_takes_what_is_held_for_others_whose_time_is_up() {
     reserve(&world, &[order("OLD", &[(a, 3), (b, 3)])]).await;
     world.let_holds_run_out().await;
     let new = [(order_id("NEW"), Ending::Completed(Some(Request::of(&items(&[(b, 2)])))))];
-    let settled = hold::settle(&world.pool, &new).await.unwrap();
+    let settled = hold::settle(&world.connections, &new).await.unwrap();
     assert_eq!((settled.answers, settled.expired), (vec![Answer::Sold(lines(&[(b, 2)]))], 1));
     assert_eq!(world.level(a).await, Level { on_hand: 3, reserved: 0 });
     assert_eq!(world.level(b).await, Level { on_hand: 1, reserved: 0 });
@@ -153,7 +152,7 @@ async fn a_refund_that_overtakes_everything_leaves_nothing_to_sell() {
 async fn endings_take_the_same_number_of_statements_however_many() {
     let world = World::new().await;
     let product = world.product(10_000).await;
-    let alone = PgPoolOptions::new().max_connections(1).connect(world.database.url()).await.unwrap();
+    let alone = Pool::new(world.database.url().parse().unwrap(), 1, &Bounds::default());
     let mut counts = Vec::new();
     for size in [2, 200] {
         let ids: Vec<String> = (0..size).map(|n| format!("{size}-{n}")).collect();
@@ -171,9 +170,9 @@ async fn endings_take_the_same_number_of_statements_however_many() {
 }
 
 /// How often prepared statements were executed on the one connection, but for this question.
-async fn executions(connection: &PgPool) -> i64 {
+async fn executions(alone: &Pool) -> i64 {
     let sum = "select coalesce(sum(generic_plans + custom_plans), 0)::bigint
                from pg_prepared_statements
                where statement not like '%pg_prepared_statements%' and statement not like '%pg_catalog%'";
-    sqlx::query_scalar(sum).fetch_one(connection).await.unwrap()
+    sqlx::query_scalar(sum).fetch_one(&mut *alone.acquire().await.unwrap()).await.unwrap()
 }

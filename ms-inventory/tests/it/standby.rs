@@ -8,7 +8,7 @@ use events::queues;
 use lapin::message::Delivery;
 use lapin::{Connection, ConnectionProperties};
 use messaging::consumer::{Handler, Limits, Verdict, consume};
-use messaging::{Fault, topology};
+use messaging::{Fault, Progress, topology};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,10 @@ impl Handler for Count {
         self.0.fetch_add(batch.len(), Ordering::Relaxed);
         Ok(vec![Verdict::Done(Vec::new()); batch.len()])
     }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 struct Instance {
@@ -42,7 +46,8 @@ impl Instance {
         let (count, shutdown) = (Count::default(), CancellationToken::new());
         let (handler, stop) = (count.clone(), shutdown.clone());
         let ended = tokio::spawn(async move {
-            consume(&connection, "test", QUEUE, Limits { prefetch: 10, batch: 10 }, &handler, &stop).await
+            let limits = Limits { prefetch_messages: 10, batch_max_messages: 10, ..Limits::default() };
+            consume(&connection, "test", QUEUE, limits, &handler, &Progress::default(), &stop).await
         });
         Self { count, shutdown, ended }
     }

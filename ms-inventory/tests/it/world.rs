@@ -3,8 +3,8 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use auth::local::LocalIssuer;
-use boot::database::Bounds;
 use clap::Parser;
+use database::{Bounds, Pool};
 use dev::testing::{Database, Folder, Vhost};
 use events::{Item, OrderId};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -31,7 +31,10 @@ pub(crate) const ADMIN: Uuid = Uuid::from_u128(1);
 
 /// A database of its own, migrated.
 pub(crate) struct World {
+    /// For what the test asks of the database itself.
     pub(crate) pool: PgPool,
+    /// For what is tested.
+    pub(crate) connections: Pool,
     pub(crate) database: Database,
     /// Whoever reserves in this world, so that both ways are taken.
     pub(crate) reserver: Reserver,
@@ -44,9 +47,10 @@ impl World {
 
     pub(crate) async fn on(database: Database) -> Self {
         let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
-        let pool = boot::database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
+        let pool = PgPool::connect(database.url()).await.unwrap();
+        let connections = database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
         MIGRATIONS.run(&pool).await.unwrap();
-        Self { reserver: Reserver::new(pool.clone()), pool, database }
+        Self { reserver: Reserver::new(connections.clone()), connections, pool, database }
     }
 
     /// A new product of which so many were received.
@@ -95,7 +99,7 @@ impl World {
     }
 
     pub(crate) async fn assert_adds_up(&self) {
-        assert_eq!(doctor::examine(&self.pool).await.unwrap(), []);
+        assert_eq!(doctor::examine(&self.connections).await.unwrap(), []);
     }
 
     /// Starts an instance on this database and waits until it is ready.

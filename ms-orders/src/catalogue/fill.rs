@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use database::Pool;
 use reqwest::Client;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::{Change, Product, keep};
@@ -33,7 +33,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Fills the catalogue as soon as `listening`; tries again until it is done, or `shutdown`. `filled` is cancelled then,
 /// or at once where it was filled at an earlier start.
 pub async fn run(
-    pool: &PgPool,
+    pool: &Pool,
     inventory: &Inventory,
     listening: &CancellationToken,
     filled: &CancellationToken,
@@ -57,10 +57,15 @@ pub async fn run(
 ///
 /// # Errors
 /// When the database or inventory is away; what was fetched so far is kept.
-async fn fill(pool: &PgPool, inventory: &Inventory, filled: &CancellationToken) -> anyhow::Result<()> {
-    if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#).fetch_one(pool).await? {
+async fn fill(pool: &Pool, inventory: &Inventory, filled: &CancellationToken) -> anyhow::Result<()> {
+    let mut connection = pool.acquire().await?;
+    if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#)
+        .fetch_one(&mut *connection)
+        .await?
+    {
         filled.cancel();
     }
+    drop(connection);
     let client = boot::neighbour::client(inventory.inventory_ca_file.as_ref())?.timeout(PAGE_TIMEOUT).build()?;
     let mut after = None;
     let mut count = 0;
@@ -70,13 +75,17 @@ async fn fill(pool: &PgPool, inventory: &Inventory, filled: &CancellationToken) 
         count += page.edges.len();
         let changes =
             page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;
-        keep(&mut *pool.acquire().await?, changes).await?;
+        let mut tx = pool.begin().await?;
+        keep(&mut tx, changes).await?;
+        tx.commit().await?;
         if !page.page_info.has_next_page {
             break;
         }
         after = Some(page.page_info.end_cursor.context("there is a next page and no cursor to it")?);
     }
-    sqlx::query!("insert into catalogue_fill default values on conflict do nothing").execute(pool).await?;
+    let mut tx = pool.begin().await?;
+    sqlx::query!("insert into catalogue_fill default values on conflict do nothing").execute(&mut *tx).await?;
+    tx.commit().await?;
     tracing::info!(products.len = count, "the catalogue is filled");
     Ok(())
 }

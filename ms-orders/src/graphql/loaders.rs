@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_graphql::dataloader::Loader;
-use sqlx::PgPool;
+use database::Pool;
 
 use crate::order;
 use crate::payment::{self, Payment};
 
 /// Loads the lines of orders by their ids.
-pub(super) struct Lines(pub(super) PgPool);
+pub(super) struct Lines(pub(super) Pool);
 
 impl Loader<String> for Lines {
     type Value = Vec<order::Line>;
@@ -23,7 +23,7 @@ impl Loader<String> for Lines {
 }
 
 /// Loads the steps of orders by their ids.
-pub(super) struct Steps(pub(super) PgPool);
+pub(super) struct Steps(pub(super) Pool);
 
 impl Loader<String> for Steps {
     type Value = Vec<order::Step>;
@@ -36,7 +36,7 @@ impl Loader<String> for Steps {
 }
 
 /// Loads the payments of orders by their ids.
-pub(super) struct Payments(pub(super) PgPool);
+pub(super) struct Payments(pub(super) Pool);
 
 impl Loader<String> for Payments {
     type Value = Payment;

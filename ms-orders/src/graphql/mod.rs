@@ -9,9 +9,9 @@ mod types;
 use async_graphql::dataloader::DataLoader;
 use async_graphql::{EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
+use database::Pool;
 use graphql::Limits;
 use messaging::outbox::Relay;
-use sqlx::PgPool;
 
 use crate::config::Shop;
 use crate::till::Till;
@@ -25,7 +25,7 @@ pub fn schema() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
 }
 
 /// Serves the schema to callers who may ask for so much in a second; 0 for as much as they like.
-pub fn router(pool: PgPool, relay: &Relay, shop: Shop, cost_per_second: u32) -> Router {
+pub fn router(pool: Pool, relay: &Relay, shop: Shop, cost_per_second: u32) -> Router {
     let schema = schema()
         .data(DataLoader::new(loaders::Lines(pool.clone()), tokio::spawn))
         .data(DataLoader::new(loaders::Steps(pool.clone()), tokio::spawn))

@@ -1,11 +1,11 @@
 use async_graphql::{Context, ID, InputObject, Object, Result};
 use auth::guard::caller;
+use database::Pool;
 use events::OrderId;
 use graphql::{CHANGE_COST, Refusal, text};
 use messaging::Trace;
 use messaging::outbox::Relay;
 use rust_decimal::Decimal;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::error::{not_ended, not_placed};
@@ -113,7 +113,7 @@ async fn end(ctx: &Context<'_>, id: ID, operation: Operation, reason: String, ke
         idempotency_key: key.map(idempotency_key).transpose()?,
         trace: *ctx.data::<Trace>()?,
     };
-    let order = order::end(ctx.data::<PgPool>()?, &request, ctx.data::<Shop>()?).await.map_err(not_ended)?;
+    let order = order::end(ctx.data::<Pool>()?, &request, ctx.data::<Shop>()?).await.map_err(not_ended)?;
     ctx.data::<Relay>()?.wake();
     Ok(Order(order))
 }

@@ -2,10 +2,10 @@ use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
 use auth::Role;
 use auth::guard::caller;
+use database::Pool;
 use events::OrderId;
 use graphql::Refusal;
 use graphql::page::{Cursor, Page, PageSize};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::error::refused;
@@ -32,7 +32,7 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(desc = "The order's id, such as `ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV`.")] id: ID,
     ) -> Result<Option<Order>> {
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let caller = caller(ctx)?;
         let order = order::find(&mut conn, &id).await?;
         Ok(order.filter(|order| caller.may_see(order.user_id)).map(Order))
@@ -56,7 +56,7 @@ impl Query {
         }
         let user_id = if caller.role == Role::Admin { user_id } else { Some(caller.user_id) };
         let filter = order::Filter { user_id, status: status.map(Into::into) };
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let before = page.after.as_ref().map(OrderId::as_str);
         let rows = order::page(&mut conn, filter, before, page.fetch()).await?;
         let rows: Vec<(OrderId, order::Order)> =
@@ -77,7 +77,7 @@ impl Query {
             let message = format!("olderThanSeconds must be between 0 and {YEAR_SECONDS}");
             return Err(Refusal::invalid(message).with("field", "olderThanSeconds").into());
         }
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let stuck = order::stuck(&mut conn, older_than_seconds, MAX_STUCK as i64).await?;
         Ok(stuck.into_iter().map(Order).collect())
     }
@@ -90,7 +90,7 @@ impl Query {
         #[graphql(desc = "What to price: 1 to 1 000 items.")] items: Vec<ItemInput>,
     ) -> Result<Quote> {
         let basket = basket(&items)?;
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let sold = catalogue::sold(&mut conn, &basket.product_ids()).await?;
         let quote = checkout::quote(&basket, &sold, ctx.data::<Shop>()?.fee_percent);
         Ok(Quote(quote.map_err(|reason| refused(&reason))?))

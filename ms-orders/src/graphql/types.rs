@@ -1,10 +1,10 @@
 use async_graphql::dataloader::DataLoader;
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result};
 use chrono::{DateTime, Utc};
+use database::Pool;
 use events::Item;
 use graphql::{Id, Refusal};
 use rust_decimal::Decimal;
-use sqlx::PgPool;
 
 use super::error::refused;
 use super::loaders::{Lines, Payments, Steps};
@@ -369,7 +369,7 @@ impl Count {
     /// How many orders there are on all pages together. Counted only when asked for.
     #[graphql(complexity = "100")]
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i32> {
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         Ok(int(order::count(&mut conn, self.0).await?))
     }
 }

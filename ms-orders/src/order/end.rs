@@ -1,7 +1,8 @@
 use ::events::OrderId;
 use auth::Caller;
+use database::Pool;
 use messaging::{Fault, Trace};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::{News, Order, Outcome, What, advance, count_settled, find, hours};
 use crate::config::Shop;
@@ -94,7 +95,7 @@ impl From<sqlx::Error> for EndError {
 ///
 /// # Errors
 /// [`EndError`]; then nothing has changed, and the key is not used up.
-pub async fn end(pool: &PgPool, request: &EndRequest, shop: &Shop) -> Result<Order, EndError> {
+pub async fn end(pool: &Pool, request: &EndRequest, shop: &Shop) -> Result<Order, EndError> {
     let EndRequest { caller, order_id, operation, reason, trace, .. } = request;
     let (by, reason) = (caller.user_id, reason.clone());
     let what = match *operation {

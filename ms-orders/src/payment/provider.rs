@@ -1,9 +1,9 @@
 //! The payment provider, simulated. Its table stands for its own books: nothing else reads or writes it, and a real one
 //! is put in its place behind [`Provider::charge`] and [`Provider::give_back`].
 
+use database::Pool;
 use messaging::Fault;
 use rust_decimal::Decimal;
-use sqlx::PgPool;
 
 /// How long a `slow` payment takes, in seconds.
 const SLOW_SECONDS: f64 = 3.0;
@@ -15,7 +15,7 @@ const SLOW_SECONDS: f64 = 3.0;
 /// begins with `flaky`, the first request fails, the second is carried out but its answer lost, and the third is answered.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    books: PgPool,
+    books: Pool,
 }
 
 /// A payment, named by its order.
@@ -42,7 +42,7 @@ pub enum Attempt {
 
 impl Provider {
     /// A provider that keeps its books here.
-    pub fn new(books: PgPool) -> Self {
+    pub fn new(books: Pool) -> Self {
         Self { books }
     }
 
@@ -54,6 +54,7 @@ impl Provider {
         if payments.is_empty() {
             return Ok(Vec::new());
         }
+        let mut tx = self.books.begin().await?;
         let rows = sqlx::query!(
             r#"insert into provider_charges as charge (key, amount, reference, state, settles_at)
                select
@@ -80,8 +81,9 @@ impl Provider {
             &payments.iter().map(|payment| payment.reference.as_str()).collect::<Vec<_>>() as &[&str],
             SLOW_SECONDS,
         )
-        .fetch_all(&self.books)
+        .fetch_all(&mut *tx)
         .await?;
+        tx.commit().await?;
         let attempt = |declined, answered| match (answered, declined) {
             (false, _) => Attempt::NotYet,
             (true, true) => Attempt::Declined,
@@ -99,6 +101,7 @@ impl Provider {
         if payments.is_empty() {
             return Ok(Vec::new());
         }
+        let mut tx = self.books.begin().await?;
         let keys = sqlx::query_scalar!(
             r#"insert into provider_charges as charge (key, amount, reference, state, settles_at, returns)
                select key, amount, reference, 'void', now(), 1
@@ -116,8 +119,9 @@ impl Provider {
             &payments.iter().map(|payment| payment.amount).collect::<Vec<_>>(),
             &payments.iter().map(|payment| payment.reference.as_str()).collect::<Vec<_>>() as &[&str],
         )
-        .fetch_all(&self.books)
+        .fetch_all(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(keys.into_iter().flatten().collect())
     }
 }

@@ -15,7 +15,7 @@ use crate::statements::Statements;
 use crate::world::{ADMIN, World, eventually, shop};
 
 fn relay(world: &World) -> Relay {
-    Relay::new(world.pool.clone(), Duration::from_secs(1))
+    Relay::new(world.connections.clone(), Duration::from_secs(1))
 }
 
 /// As if the broker had taken all events and lost them, and the pauses were over.
@@ -47,7 +47,7 @@ async fn an_unanswered_order_is_asked_for_again_until_it_is_answered() {
     let id = order["id"].as_str().unwrap();
     inventory.reserve(id).await;
     instance.order_once(id, "CONFIRMED").await;
-    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
+    assert_eq!(sweep(&world.connections, &relay(&world), &shop()).await.unwrap(), 0);
     instance.stop().await;
 }
 
@@ -99,7 +99,7 @@ async fn inventory_is_asked_again_for_paid_and_refunded_orders_until_it_has_answ
         instance.order(&id).await["explain"].as_str().unwrap().ends_with("and sold; nothing is outstanding.")
     })
     .await;
-    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
+    assert_eq!(sweep(&world.connections, &relay(&world), &shop()).await.unwrap(), 0);
 
     happens(&world, &id, What::Refunded { by: ADMIN, reason: "broken".into(), restock: true }).await;
     eventually("it is asked twice", async || inventory.event().await["event"] == "OrderRefunded").await;
@@ -173,7 +173,7 @@ async fn each_pause_is_twice_as_long_up_to_an_hour() {
     let mut pauses = Vec::new();
     for _ in 0..9 {
         lose_events(&world).await;
-        assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 1);
+        assert_eq!(sweep(&world.connections, &relay(&world), &shop()).await.unwrap(), 1);
         let pause = "select extract(epoch from overdue_at - now())::float8 from orders";
         let seconds: f64 = sqlx::query_scalar(pause).fetch_one(&world.pool).await.unwrap();
         pauses.push(seconds.ceil() as i64);
@@ -190,10 +190,10 @@ async fn an_order_whose_question_has_not_left_yet_is_not_asked_for_again() {
     world.sell(&[(1, "1")]).await;
     world.place(&[(1, 1)]).await;
     let_pauses_pass(&world).await;
-    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 0);
+    assert_eq!(sweep(&world.connections, &relay(&world), &shop()).await.unwrap(), 0);
     assert_eq!(world.count("outbox").await, 1);
     lose_events(&world).await;
-    assert_eq!(sweep(&world.pool, &relay(&world), &shop()).await.unwrap(), 1);
+    assert_eq!(sweep(&world.connections, &relay(&world), &shop()).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn many_unanswered_orders_are_asked_for_once_by_several_instances() {
     }
     lose_events(&world).await;
     let (relay, shop) = (relay(&world), shop());
-    let ask = || sweep(&world.pool, &relay, &shop);
+    let ask = || sweep(&world.connections, &relay, &shop);
     let (a, b, c) = tokio::join!(ask(), ask(), ask());
     assert_eq!(a.unwrap() + b.unwrap() + c.unwrap(), 600);
     assert_eq!(world.count("outbox").await, 600);
@@ -220,7 +220,7 @@ async fn many_unanswered_orders_are_asked_for_once_by_several_instances() {
             .await
             .unwrap();
         statements.heard();
-        assert_eq!(sweep(&world.pool, &relay, &shop).await.unwrap() as i64, overdue);
+        assert_eq!(sweep(&world.connections, &relay, &shop).await.unwrap() as i64, overdue);
         counts.push(statements.heard().len());
     }
     assert_eq!(counts[0], counts[1]);

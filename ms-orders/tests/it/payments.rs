@@ -202,7 +202,7 @@ async fn payments_take_the_same_number_of_statements_however_many() {
     let world = World::new().await;
     world.sell(&[(1, "1")]).await;
     let shop = Shop { payment_delay_seconds: 0, ..shop() };
-    let provider = Provider::new(world.pool.clone());
+    let provider = Provider::new(world.connections.clone());
     let statements = Statements::listen();
     let mut counts = Vec::new();
     for size in [1, 100] {
@@ -211,17 +211,17 @@ async fn payments_take_the_same_number_of_statements_however_many() {
             world.confirm(&id, &shop).await;
         }
         statements.heard();
-        assert_eq!(payment::step(&world.pool, &provider, &shop).await.unwrap(), size);
+        assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), size);
         counts.push(statements.heard().len());
     }
     assert_eq!(counts[0], counts[1]);
-    assert_eq!(payment::step(&world.pool, &provider, &shop).await.unwrap(), 0);
+    assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_payment_that_is_given_back_before_it_is_made_is_never_made() {
     let world = World::new().await;
-    let provider = Provider::new(world.pool.clone());
+    let provider = Provider::new(world.connections.clone());
     let key = |order: &str| Key { order_id: order.into(), amount: 24.into(), reference: "card".into() };
     assert_eq!(provider.give_back(&[key("A")]).await.unwrap(), ["A"]);
     let both = provider.charge(&[key("A"), key("B")]).await.unwrap();
@@ -242,8 +242,8 @@ async fn a_due_payment_is_taken_by_one_of_those_who_look() {
         let id = world.place(&[(1, 2)]).await;
         world.confirm(&id, &shop).await;
     }
-    let provider = Provider::new(world.pool.clone());
-    let steps = futures::future::join_all((0..6).map(|_| payment::step(&world.pool, &provider, &shop))).await;
+    let provider = Provider::new(world.connections.clone());
+    let steps = futures::future::join_all((0..6).map(|_| payment::step(&world.connections, &provider, &shop))).await;
     assert_eq!(steps.into_iter().map(Result::unwrap).sum::<usize>(), ORDERS);
     let asked = "select count(*) from provider_charges where requests = 1";
     assert_eq!(sqlx::query_scalar::<_, i64>(asked).fetch_one(&world.pool).await.unwrap(), ORDERS as i64);

@@ -12,7 +12,7 @@ use crate::statements::Statements;
 use crate::world::{World, new_order, shop};
 
 fn till(world: &World) -> Till {
-    Till::open(&world.pool, &Relay::new(world.pool.clone(), Duration::from_secs(1)), &shop())
+    Till::open(&world.connections, &Relay::new(world.connections.clone(), Duration::from_secs(1)), &shop())
 }
 
 fn keyed(key: &str, items: &[(i64, i64)]) -> NewOrder {

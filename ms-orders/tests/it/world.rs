@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use auth::Role;
 use auth::local::LocalIssuer;
-use boot::database::Bounds;
 use clap::Parser;
+use database::{Bounds, Pool};
 use dev::testing::{Database, Folder, Vhost};
 use events::OrderId;
 use events::inventory::{ProductChanged, ProductDeleted, ProductEvent, StockEvent, StockReserved};
@@ -42,7 +42,10 @@ pub(crate) fn token(user_id: Uuid, role: Role) -> String {
 
 /// A database of its own, migrated.
 pub(crate) struct World {
+    /// For what the test asks of the database itself.
     pub(crate) pool: PgPool,
+    /// For what is tested.
+    pub(crate) connections: Pool,
     pub(crate) database: Database,
 }
 
@@ -50,9 +53,10 @@ impl World {
     pub(crate) async fn new() -> Self {
         let database = Database::create("orders").unwrap();
         let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
-        let pool = boot::database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
+        let pool = PgPool::connect(database.url()).await.unwrap();
+        let connections = database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
         MIGRATIONS.run(&pool).await.unwrap();
-        Self { pool, database }
+        Self { pool, connections, database }
     }
 
     /// Has the shop sell products at these prices.

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use boot::config::{Environment, SecretString};
 use boot::demo::{ADMIN_EMAIL, ADMIN_PASSWORD, USER_EMAIL, USER_PASSWORD};
-use sqlx::PgPool;
+use database::Pool;
 use trace::Trace;
 
 use super::{Error, Role, find_password, is_admin, open, reenter};
@@ -20,7 +20,7 @@ const DEMO: [(&str, &str, Role); 2] =
 /// When an address or a password of them is none, when this is not development and there are demo accounts from when it was,
 /// or when the database fails.
 pub async fn open_missing(
-    pool: &PgPool,
+    pool: &Pool,
     hasher: &Hasher,
     first: &FirstAccounts,
     environment: Environment,
@@ -60,7 +60,7 @@ pub async fn open_missing(
 }
 
 /// Everybody knows their passwords.
-async fn refuse_demo_accounts(pool: &PgPool, hasher: &Hasher) -> anyhow::Result<()> {
+async fn refuse_demo_accounts(pool: &Pool, hasher: &Hasher) -> anyhow::Result<()> {
     for (email, password, _) in DEMO {
         let mut conn = pool.acquire().await?;
         let Some((id, stored)) = find_password(&mut conn, email).await? else { continue };

@@ -3,7 +3,7 @@
 use async_graphql::{Context, Result};
 use axum::http::request::Parts;
 use boot::client::ClientAddress;
-use sqlx::{PgPool, Postgres, Transaction};
+use database::{Pool, Transaction};
 
 /// The client, as it is counted. Requests whose client cannot be told are counted together.
 pub(super) fn client(ctx: &Context<'_>) -> Result<String> {
@@ -11,6 +11,6 @@ pub(super) fn client(ctx: &Context<'_>) -> Result<String> {
     Ok(address.map_or_else(|| "unknown".to_owned(), |address| address.network().to_string()))
 }
 
-pub(super) async fn begin(ctx: &Context<'_>) -> Result<Transaction<'static, Postgres>> {
-    Ok(ctx.data::<PgPool>()?.begin().await?)
+pub(super) async fn begin(ctx: &Context<'_>) -> Result<Transaction> {
+    Ok(ctx.data::<Pool>()?.begin().await?)
 }

@@ -9,7 +9,7 @@ mod query;
 use ::graphql::Limits;
 use async_graphql::{EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
-use boot::database::Database;
+use database::Database;
 
 use crate::config::Config;
 use crate::password::Hasher;

@@ -6,7 +6,7 @@ use ::graphql::{CHANGE_COST, Refusal};
 use async_graphql::{Context, ID, Object, Result};
 use auth::guard::caller;
 use boot::config::SecretString;
-use sqlx::{PgPool, Postgres, Transaction};
+use database::{Pool, Transaction};
 use trace::Trace;
 use uuid::Uuid;
 
@@ -112,7 +112,7 @@ impl Mutation {
         #[graphql(desc = "The password from now on, by the same rules as in register.")] new_password: String,
     ) -> Result<Session> {
         let new = Password::choose(new_password.into()).map_err(|error| weak(error, "newPassword"))?;
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let me = account::find(&mut conn, caller(ctx)?.user_id).await?.ok_or_else(wrong_password)?;
         drop(conn);
         // Whoever is slowed has nothing hashed.
@@ -198,7 +198,7 @@ async fn prove(ctx: &Context<'_>, email: &str, password: SecretString) -> Result
 
 /// The account, and a transaction in which nobody else changes it. It may have been disabled, or have got another password,
 /// since that was proved.
-async fn enter(ctx: &Context<'_>, proof: Proof) -> Result<(Transaction<'static, Postgres>, Account)> {
+async fn enter(ctx: &Context<'_>, proof: Proof) -> Result<(Transaction, Account)> {
     let Proof { user_id, stored, attempt } = proof;
     let mut tx = begin(ctx).await?;
     let account = account::enter(&mut tx, user_id, &stored).await?.ok_or_else(failed)?;
@@ -213,12 +213,7 @@ fn failed() -> async_graphql::Error {
 }
 
 /// Opens a session and commits.
-async fn sign_in(
-    ctx: &Context<'_>,
-    mut tx: Transaction<'static, Postgres>,
-    account: Account,
-    client: &str,
-) -> Result<Session> {
+async fn sign_in(ctx: &Context<'_>, mut tx: Transaction, account: Account, client: &str) -> Result<Session> {
     let ttl_days = ctx.data::<Login>()?.session_ttl_days;
     let token = session::open(&mut tx, account.id, client, ttl_days).await.map_err(fault)?;
     commit(ctx, tx).await?;
@@ -236,7 +231,7 @@ fn as_session(ctx: &Context<'_>, account: Account, token: RefreshToken) -> Resul
 }
 
 /// Commits, and has everybody learn soon of tokens that count no more.
-async fn commit(ctx: &Context<'_>, tx: Transaction<'static, Postgres>) -> Result<()> {
+async fn commit(ctx: &Context<'_>, tx: Transaction) -> Result<()> {
     tx.commit().await?;
     ctx.data::<Signing>()?.keys().look_again();
     Ok(())

@@ -4,7 +4,7 @@ use ::graphql::page::{Cursor, Page, PageSize};
 use ::graphql::text;
 use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
-use sqlx::PgPool;
+use database::Pool;
 use uuid::Uuid;
 
 use super::account::{AccountChange, User};
@@ -23,7 +23,7 @@ impl Query {
     /// The account of whoever asks.
     #[graphql(guard = "auth::guard::user")]
     async fn me(&self, ctx: &Context<'_>) -> Result<Option<User>> {
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         Ok(account::find(&mut conn, auth::guard::caller(ctx)?.user_id).await?.map(User))
     }
 
@@ -31,7 +31,7 @@ impl Query {
     #[graphql(guard = "auth::guard::admin")]
     async fn user(&self, ctx: &Context<'_>, #[graphql(desc = "The account's id.")] id: ID) -> Result<Option<User>> {
         let Ok(id) = Uuid::try_parse(&id) else { return Ok(None) };
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         Ok(account::find(&mut conn, id).await?.map(User))
     }
 
@@ -48,7 +48,7 @@ impl Query {
             text("search", search, MAX_SEARCH_CHARS)?;
         }
         let page = Page::<Uuid>::parse(first, after, None, None, PageSize::default())?;
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let accounts = account::page(&mut conn, search.as_deref(), page.after, page.fetch()).await?;
         Ok(page.connection(accounts, |account| account.id, User))
     }
@@ -63,7 +63,7 @@ impl Query {
         #[graphql(desc = "Only those that come after this cursor.")] after: Option<String>,
     ) -> Result<Connection<Cursor<i64>, AccountChange>> {
         let page = Page::<i64>::parse(first, after, None, None, PageSize::default())?;
-        let mut conn = ctx.data::<PgPool>()?.acquire().await?;
+        let mut conn = ctx.data::<Pool>()?.acquire().await?;
         let changes = account::changes(&mut conn, user_id, page.after, page.fetch()).await?;
         Ok(page.connection(changes, |change| change.id, AccountChange))
     }

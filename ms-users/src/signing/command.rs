@@ -1,5 +1,5 @@
 use clap::Subcommand;
-use sqlx::PgPool;
+use database::Pool;
 
 use super::{Seal, rotate, stored};
 
@@ -21,7 +21,7 @@ impl Command {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn run(&self, pool: &PgPool, seal: &Seal) -> anyhow::Result<()> {
+    pub async fn run(&self, pool: &Pool, seal: &Seal) -> anyhow::Result<()> {
         match self {
             Self::List => {
                 let keys = stored(&mut *pool.acquire().await?).await?;

@@ -28,7 +28,7 @@ async fn a_key_takes_over_and_the_old_one_counts_until_its_tokens_have_ended() {
     let first = kids(&api.published().await);
     assert_eq!(first.len(), 1);
 
-    let new = rotate(&world.pool, &Seal::of(&SECRET.into()).unwrap(), false).await.unwrap();
+    let new = rotate(&world.connections, &Seal::of(&SECRET.into()).unwrap(), false).await.unwrap();
     eventually("the new key is published", async || kids(&api.published().await).contains(&new)).await;
     let kid = |token: &str| {
         let header = token.split('.').next().unwrap();
@@ -51,7 +51,7 @@ async fn a_key_that_was_stolen_ends_at_once() {
     let world = World::new().await;
     let api = &world.api;
     let session = api.register("ann@example.com", PASSWORD).await;
-    let new = rotate(&world.pool, &Seal::of(&SECRET.into()).unwrap(), true).await.unwrap();
+    let new = rotate(&world.connections, &Seal::of(&SECRET.into()).unwrap(), true).await.unwrap();
     eventually("only the new key counts", async || kids(&api.published().await) == BTreeSet::from([new.clone()])).await;
     eventually("its tokens count no more", async || !api.counts(&session.access).await).await;
     assert!(api.counts(&api.refresh(&session.refresh).await.access).await, "a refresh is all it takes");

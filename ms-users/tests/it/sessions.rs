@@ -59,7 +59,7 @@ async fn a_session_ends_by_itself_and_is_forgotten() {
         .await
         .unwrap();
     api.refused("UNAUTHENTICATED", "", REFRESH, json!({"token": session.refresh})).await;
-    ms_users::session::forget_ended(pool).await.unwrap();
+    ms_users::session::forget_ended(&world.connections).await.unwrap();
     let left: i64 = sqlx::query_scalar("select count(*) from refresh_tokens").fetch_one(pool).await.unwrap();
     assert_eq!(left, 0);
 }

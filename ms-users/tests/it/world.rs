@@ -5,6 +5,7 @@ use std::time::Duration;
 use auth::keys::PATH;
 use boot::service::Running;
 use clap::Parser;
+use database::{Bounds, Pool};
 use dev::testing::Database;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ms_users::config::Config;
@@ -23,7 +24,10 @@ pub(crate) const PASSWORD: &str = "correct horse battery";
 /// A database of its own, and an instance on it.
 pub(crate) struct World {
     pub(crate) api: Instance,
+    /// For what the test asks of the database itself.
     pub(crate) pool: PgPool,
+    /// For what is tested.
+    pub(crate) connections: Pool,
     pub(crate) database: Database,
 }
 
@@ -36,7 +40,9 @@ impl World {
         let database = Database::create("users").unwrap();
         let api = Instance::start(database.url(), args).await;
         let pool = PgPool::connect(database.url()).await.unwrap();
-        Self { api, pool, database }
+        let connections =
+            database::Database::open(&database.url().into(), "test", &Bounds::default()).unwrap().requests;
+        Self { api, pool, connections, database }
     }
 }
 

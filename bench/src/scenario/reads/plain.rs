@@ -11,12 +11,12 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use boot::config::SecretString;
-use boot::database::{Bounds, Database};
+use database::Pool;
+use database::{Bounds, Database};
 use dev::ports;
 use dev::process::{Farewell, Process};
 use ms_inventory::product::{self, Field, Filter, Order, Place, Slice};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 
 use super::core::held_to_one_core;
@@ -103,7 +103,7 @@ struct PageInfo {
 }
 
 async fn products(
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     Json(Request { variables: Variables { first, after } }): Json<Request>,
 ) -> Result<Json<Answer>, StatusCode> {
     let after = after.map(|cursor| OpaqueCursor::<Place>::decode_cursor(&cursor)).transpose();

@@ -5,21 +5,27 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::FutureExt;
 use lapin::message::Delivery;
+use lapin::types::AMQPValue;
 
-use super::{Handler, Verdict};
+use super::{Handler, Limits, Verdict};
 use crate::Fault;
+use crate::topology::DELIVERY_LIMIT;
 
 /// The first step: gets a verdict for each message of a batch, whatever it takes.
 ///
-/// What is the server's fault is tried again with growing pauses for as long as the batch is `wanted`. What sticks is
-/// the fault of some message: the batch is halved until that one is alone, and it is dead.
+/// - A transient fault is tried again with backoff, for as long as the batch is `wanted` and the limits allow.
+/// - A batch that runs out of time is halved, because a slow server may bear a smaller one.
+/// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
+///
+/// No try is dropped before its time is up: a transaction that has begun ends by itself.
 ///
 /// # Errors
-/// When the batch is no longer wanted. It then comes back.
+/// When the batch is no longer wanted, or could not be handled for too long. It then comes back.
 pub async fn decide<H: Handler>(
     handler: &H,
     queue: &'static str,
     batch: &[Delivery],
+    limits: Limits,
     wanted: impl Fn() -> bool,
 ) -> anyhow::Result<Vec<Verdict>> {
     let begun = Instant::now();
@@ -29,16 +35,16 @@ pub async fn decide<H: Handler>(
     let (mut pauses, mut tries) = (pauses(), TRIES);
     while let Some(range) = undecided.pop() {
         let part = &batch[range.clone()];
-        let handled = AssertUnwindSafe(handler.handle(part)).catch_unwind().await;
-        match handled.unwrap_or_else(|payload| Err(Fault::panicked(&*payload))) {
+        match attempt(handler, part, limits.timeout()).await {
             Ok(decided) => {
                 anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
                 verdicts.extend(decided);
                 tries = TRIES;
             }
-            Err(Fault::Sticky(error)) if part.len() > 1 => {
-                let (messages, error) = (part.len(), format!("{error:#}"));
-                tracing::warn!(queue, batch.len = messages, error, "a batch fails; halving it");
+            Err(fault @ (Fault::Sticky(_) | Fault::TimedOut(_))) if part.len() > 1 => {
+                let messages = part.len();
+                tracing::warn!(queue, batch.len = messages, error = %fault, "a batch fails; halving it");
+                anyhow::ensure!(wanted(), "the batch is no longer wanted");
                 undecided.extend(halves(range).into_iter().rev());
             }
             Err(Fault::Sticky(error)) if tries == 0 => {
@@ -48,6 +54,8 @@ pub async fn decide<H: Handler>(
             Err(fault) => {
                 if matches!(fault, Fault::Sticky(_)) {
                     tries -= 1;
+                } else if begun.elapsed() >= limits.give_back_after() && batch.iter().all(may_go_back) {
+                    anyhow::bail!("a batch of {queue} goes back, because it cannot be handled: {fault}");
                 }
                 let pause = pauses.next().unwrap_or(MAX_PAUSE);
                 let (messages, pause_ms) = (part.len(), pause.as_millis());
@@ -64,6 +72,23 @@ pub async fn decide<H: Handler>(
     Ok(verdicts)
 }
 
+async fn attempt<H: Handler>(handler: &H, part: &[Delivery], timeout: Duration) -> Result<Vec<Verdict>, Fault> {
+    let handling = AssertUnwindSafe(handler.handle(part)).catch_unwind();
+    match tokio::time::timeout(timeout, handling).await {
+        Ok(handled) => handled.unwrap_or_else(|payload| Err(Fault::panicked(&*payload))),
+        Err(_elapsed) => Err(Fault::TimedOut(anyhow::anyhow!("not handled within {} s", timeout.as_secs()))),
+    }
+}
+
+/// Whether a message may be delivered once more without coming near the delivery limit of its queue, at which the broker
+/// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is held and tried.
+fn may_go_back(message: &Delivery) -> bool {
+    let headers = message.properties.headers().as_ref();
+    let count =
+        headers.and_then(|headers| headers.inner().get("x-delivery-count")).and_then(AMQPValue::as_long_long_int);
+    count.is_none_or(|count| count < i64::from(DELIVERY_LIMIT) / 2)
+}
+
 /// A message that fails alone is tried so many times more: what made it fail may have been a moment's.
 const TRIES: usize = 2;
 
@@ -72,9 +97,10 @@ fn halves(range: Range<usize>) -> [Range<usize>; 2] {
     [range.start..middle, middle..range.end]
 }
 
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Short, so that a queue goes on within moments once a server is back.
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-fn pauses() -> impl Iterator<Item = Duration> + Send {
+pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(MAX_PAUSE)
@@ -110,7 +136,14 @@ mod tests {
             }
             Ok(vec![Verdict::Done(vec![]); batch.len()])
         }
+
+        async fn ready(&self) -> Result<(), Fault> {
+            Ok(())
+        }
     }
+
+    const LIMITS: Limits =
+        Limits { batch_max_messages: 10, prefetch_messages: 10, batch_timeout_seconds: 1, batch_give_back_seconds: 60 };
 
     fn batch(bodies: &[&str]) -> Vec<Delivery> {
         let delivery = |(tag, body): (usize, &&str)| {
@@ -120,7 +153,7 @@ mod tests {
     }
 
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
-        let verdicts = decide(&handler, "q", &batch(bodies), || true).await.unwrap();
+        let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true).await.unwrap();
         verdicts.into_iter().map(|verdict| matches!(verdict, Verdict::Done(_))).collect()
     }
 
@@ -142,6 +175,6 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_is_no_longer_wanted_is_given_up() {
         let handler = Picky { server_is_back_after: Mutex::new(usize::MAX), panics: false };
-        assert!(decide(&handler, "q", &batch(&["a"]), || false).await.is_err());
+        assert!(decide(&handler, "q", &batch(&["a"]), LIMITS, || false).await.is_err());
     }
 }

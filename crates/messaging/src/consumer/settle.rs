@@ -4,18 +4,20 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
-use uuid::Uuid;
 
 use super::Verdict;
-use crate::{Confirms, Outgoing, PublishError, Publisher, dead_letters};
+use crate::publisher::{CONFIRM_TIMEOUT, Frame};
+use crate::{Confirms, Outgoing, Progress, PublishError, Publisher, Unplaced, dead_letters};
 
 /// A batch whose answers are with the broker and have yet to be confirmed.
 #[derive(Debug)]
 pub struct Answered {
     batch: Vec<(Delivery, Vec<Outgoing>)>,
+    /// The dead ones, by their place in the batch, with the reason.
+    dead: Vec<(usize, String)>,
     publisher: Publisher,
     answers: Confirms,
-    burials: Confirms,
+    dead_letters: Confirms,
 }
 
 /// The second step: publishes all answers and all dead letters of a batch.
@@ -39,42 +41,39 @@ pub async fn answer(
             }
         });
     }
-    let dead = dead.iter().map(|(at, reason)| (&answered[*at].0, reason.as_str()));
-    let burials = dead_letters::bury(&publisher, queue, dead).await?;
-    let answers = publisher.publish(answered.iter().flat_map(|(_, answers)| answers)).await?;
-    Ok(Answered { batch: answered, publisher, answers, burials })
+    let frames = dead.iter().map(|(at, reason)| dead_letters::frame(queue, &answered[*at].0, reason));
+    let dead_letters = publisher.send_all(frames.collect()).await?;
+    let messages: Vec<&Outgoing> = answered.iter().flat_map(|(_, answers)| answers).collect();
+    let answers = publisher.publish(messages).await?;
+    Ok(Answered { batch: answered, dead, publisher, answers, dead_letters })
 }
 
 /// The last step: waits for the confirms, then acknowledges the whole batch and every delivery before it.
 ///
+/// What the broker refuses, because a queue is full or has no leader at the moment, is published again for half a minute.
 /// A message whose answer nobody listens to is dead-lettered with that reason, and so is one whose answer is still
-/// refused after half a minute of trying: it is done, and replaying it later gives the same answer again.
+/// refused then: it is done, and replaying it later gives the same answer again.
 ///
 /// # Errors
-/// When the connection breaks, or a dead-letter queue is gone or full. Nothing of the batch is acknowledged then.
-pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) -> anyhow::Result<Publisher> {
-    let Answered { batch, publisher, answers, burials } = answered;
-    let (answers, burials) = tokio::try_join!(answers.wait(), burials.wait())?;
-    anyhow::ensure!(burials.refused.is_empty(), "the dead-letter queue of {queue} is full");
-    // Both went through one channel, so a returned answer may have come in with the confirm of a burial.
-    let mut returned: HashSet<String> = answers.returned.into_iter().chain(burials.returned).collect();
-    let mut dead = Vec::new();
-    if !returned.is_empty() || !answers.refused.is_empty() {
-        let refused = insist(&publisher, &batch, answers.refused, &mut returned).await?;
-        for (delivery, answers) in &batch {
-            for answer in answers {
-                let (key, exchange) = (&answer.routing_key, &answer.exchange);
-                if returned.remove(&answer.message_id.to_string()) {
-                    dead.push((delivery, format!("nobody listens to {key} on the exchange {exchange}")));
-                } else if refused.contains(&answer.message_id) {
-                    dead.push((delivery, format!("a queue bound to {key} on the exchange {exchange} is full")));
-                }
-            }
-        }
-        anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
-        let dead = dead.iter().map(|(delivery, reason)| (*delivery, reason.as_str()));
-        let burials = dead_letters::bury(&publisher, queue, dead).await?.wait().await?;
-        anyhow::ensure!(burials.is_none(), "the dead-letter queue of {queue} is gone or full");
+/// When the connection breaks, or a dead-letter queue is gone or stays full. Nothing of the batch is acknowledged then.
+pub async fn settle(
+    channel: &Channel,
+    queue: &'static str,
+    answered: Answered,
+    progress: &Progress,
+) -> anyhow::Result<Publisher> {
+    let Answered { batch, dead, publisher, answers, dead_letters } = answered;
+    // One after the other: both wait for the same channel.
+    let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
+    let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
+    // Both went through one channel, so a returned answer may have come in with the confirm of a dead letter.
+    unplaced.returned.append(&mut unplaced_dead.returned);
+    place_dead_letters(&publisher, queue, &batch, &dead, unplaced_dead).await?;
+    if !unplaced.is_none() {
+        let undelivered = undelivered(&publisher, &batch, unplaced, queue, progress).await?;
+        let frames = undelivered.iter().map(|(at, reason)| dead_letters::frame(queue, &batch[*at].0, reason));
+        let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
+        place_dead_letters(&publisher, queue, &batch, &undelivered, placing).await?;
     }
     if let Some((last, _)) = batch.last() {
         channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
@@ -83,30 +82,88 @@ pub async fn settle(channel: &Channel, queue: &'static str, answered: Answered) 
     Ok(publisher)
 }
 
-/// How often a refused answer is published again, with pauses that double from the first: half a minute in all, longer
+/// Sees to it that dead letters are in their queue, and reports them.
+///
+/// # Errors
+/// When the connection breaks, or the queue is gone or stays full.
+async fn place_dead_letters(
+    publisher: &Publisher,
+    queue: &'static str,
+    batch: &[(Delivery, Vec<Outgoing>)],
+    dead: &[(usize, String)],
+    unplaced: Unplaced,
+) -> anyhow::Result<()> {
+    let frame = |at: usize| {
+        let (place, reason) = &dead[at];
+        dead_letters::frame(queue, &batch[*place].0, reason)
+    };
+    anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
+    let unplaced = retry_refused(publisher, unplaced.refused, frame).await?;
+    anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
+    anyhow::ensure!(unplaced.refused.is_empty(), "the dead-letter queue of {queue} is full");
+    for (place, reason) in dead {
+        dead_letters::report(queue, &batch[*place].0, reason);
+    }
+    Ok(())
+}
+
+/// Publishes answers again that were refused, and tells which messages have an answer that could not be delivered, with the
+/// reason.
+///
+/// # Errors
+/// When the connection breaks, or something was returned that is no answer: a dead letter whose queue is gone.
+async fn undelivered(
+    publisher: &Publisher,
+    batch: &[(Delivery, Vec<Outgoing>)],
+    unplaced: Unplaced,
+    queue: &'static str,
+    progress: &Progress,
+) -> anyhow::Result<Vec<(usize, String)>> {
+    let answers: Vec<(usize, &Outgoing)> = batch
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (_, answers))| answers.iter().map(move |answer| (at, answer)))
+        .collect();
+    let mut returned: HashSet<String> = unplaced.returned.into_iter().collect();
+    let retried = retry_refused(publisher, unplaced.refused, |at| publisher.frame(answers[at].1)).await?;
+    returned.extend(retried.returned);
+    let mut undelivered = Vec::new();
+    for (at, (place, answer)) in answers.iter().enumerate() {
+        let (key, exchange) = (&answer.routing_key, &answer.exchange);
+        if returned.remove(&answer.message_id.to_string()) {
+            progress.undelivered(exchange, key);
+            undelivered.push((*place, format!("nobody listens to {key} on the exchange {exchange}")));
+        } else if retried.refused.contains(&at) {
+            undelivered.push((*place, format!("a queue bound to {key} on the exchange {exchange} is full")));
+        }
+    }
+    anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
+    Ok(undelivered)
+}
+
+/// How often a refused message is published again, with pauses that double from the first: half a minute in all, longer
 /// than a queue takes to elect a new leader.
 const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(120);
 
-/// Publishes again what was refused, by its place among the answers, and tells which are still refused in the end. What is
-/// returned meanwhile, because its queue is gone, is added to `returned`.
-async fn insist(
+/// Publishes again, with backoff, what the broker refused: `refused` are places, and `frame` makes the message of a place.
+/// Tells which are still refused in the end, and what was returned on the way because its queue is gone.
+async fn retry_refused<'a>(
     publisher: &Publisher,
-    batch: &[(Delivery, Vec<Outgoing>)],
-    refused: Vec<usize>,
-    returned: &mut HashSet<String>,
-) -> Result<HashSet<Uuid>, PublishError> {
-    let answers: Vec<&Outgoing> = batch.iter().flat_map(|(_, answers)| answers).collect();
-    let mut refused: Vec<&Outgoing> = refused.into_iter().filter_map(|at| answers.get(at).copied()).collect();
+    mut refused: Vec<usize>,
+    frame: impl Fn(usize) -> Frame<'a>,
+) -> Result<Unplaced, PublishError> {
+    let mut returned = Vec::new();
     for attempt in 0..TRIES {
         if refused.is_empty() {
             break;
         }
-        tracing::warn!(refused.len = refused.len(), attempt, "the broker refuses answers; publishing them again");
+        tracing::warn!(refused.len = refused.len(), attempt, "the broker refuses messages; publishing them again");
         tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt)).await;
-        let unplaced = publisher.publish(refused.iter().copied()).await?.wait().await?;
+        let sent = publisher.send_all(refused.iter().map(|at| frame(*at)).collect()).await?;
+        let unplaced = sent.wait(CONFIRM_TIMEOUT).await?;
         returned.extend(unplaced.returned);
         refused = unplaced.refused.into_iter().map(|at| refused[at]).collect();
     }
-    Ok(refused.into_iter().map(|answer| answer.message_id).collect())
+    Ok(Unplaced { refused, returned })
 }

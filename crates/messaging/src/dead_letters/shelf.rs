@@ -2,13 +2,13 @@ use anyhow::Context;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions};
+use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 
 use super::{REASON_HEADER, lasting, own_headers};
-use crate::publisher::message_id;
-use crate::{Confirms, Publisher, session};
+use crate::publisher::{CONFIRM_TIMEOUT, Frame, message_id};
+use crate::{Publisher, session};
 
 /// A message in a dead-letter queue.
 #[derive(Debug)]
@@ -66,15 +66,16 @@ impl<'c> Shelf<'c> {
         let exchange = events::queues::replay(self.queue);
         let mut count = 0;
         for letter in self.letters.iter().filter(|letter| chosen(letter)) {
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let properties =
-                lasting(&letter.delivery.properties).with_headers(own_headers(&letter.delivery.properties));
-            let sent = publisher.send(&exchange, self.queue, options, &letter.delivery.data, properties).await?;
-            anyhow::ensure!(
-                Confirms::of(vec![sent]).wait().await?.is_none(),
-                "the queue {} is gone or full",
-                self.queue
-            );
+            let properties = &letter.delivery.properties;
+            let frame = Frame {
+                exchange: &exchange,
+                routing_key: self.queue,
+                mandatory: true,
+                body: &letter.delivery.data,
+                properties: lasting(properties).with_headers(own_headers(properties)),
+            };
+            let sent = publisher.send_all(vec![frame]).await?;
+            anyhow::ensure!(sent.wait(CONFIRM_TIMEOUT).await?.is_none(), "the queue {} is gone or full", self.queue);
             self.remove(letter).await?;
             count += 1;
         }

@@ -1,0 +1,35 @@
+use crate::{Database, Pool};
+
+impl Database {
+    /// Whether both pools reach a database that takes writes and is up to date.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self) -> Result<(), String> {
+        tokio::try_join!(check(&self.pool), check(&self.requests))?;
+        if self.migrated.is_cancelled() { Ok(()) } else { Err("not migrated yet".to_owned()) }
+    }
+}
+
+impl Pool {
+    /// Whether it reaches a database that takes writes.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check_writable(&self) -> sqlx::Result<()> {
+        let mut transaction = self.begin().await?;
+        // PostgreSQL refuses this where it is read-only, though no row is meant, and writes nothing where it is not.
+        sqlx::query("update _sqlx_migrations set success = success where false").execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+}
+
+async fn check(pool: &Pool) -> Result<(), String> {
+    const UNDEFINED_TABLE: &str = "42P01";
+    match pool.check_writable().await {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => {
+            Err("not migrated yet".to_owned())
+        }
+        checked => checked.map_err(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,110 @@
+//! A connection in the pool is idle, whatever was dropped at an `await`; and nothing waits without a bound.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
+
+use std::time::Duration;
+
+use database::{Bounds, Pool};
+use dev::testing::Database;
+use sqlx::Executor;
+use tokio::time::{sleep, timeout};
+
+fn pool(database: &Database, max_connections: usize) -> Pool {
+    Pool::new(database.url().parse().unwrap(), max_connections, &Bounds::default())
+}
+
+/// The server process behind a connection, and whether it has a transaction open.
+async fn state(pool: &Pool) -> (i32, bool) {
+    let mut connection = pool.acquire().await.unwrap();
+    // A simple query outside a transaction begins one of its own, at the same moment.
+    let query = "select pg_backend_pid(), now() < statement_timestamp()";
+    let row = (&mut *connection).fetch_one(query).await.unwrap();
+    (sqlx::Row::get(&row, 0), sqlx::Row::get(&row, 1))
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_at_any_await_leaves_no_transaction_open() {
+    let database = Database::create("connections").unwrap();
+    let pool = pool(&database, 1);
+    let mut setup = pool.begin().await.unwrap();
+    setup.execute("create table written (n int)").await.unwrap();
+    setup.commit().await.unwrap();
+    // Each number of polls ends the future at another await: while it waits for a connection, for BEGIN, for the statement,
+    // or for COMMIT.
+    for polls in 1..40_u32 {
+        let mut unit = Box::pin(async {
+            let mut transaction = pool.begin().await.unwrap();
+            transaction.execute("insert into written values (1)").await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+            transaction.execute("select 1").await.unwrap();
+            transaction.commit().await.unwrap();
+        });
+        let mut finished = false;
+        for _ in 0..polls {
+            if futures::poll!(unit.as_mut()).is_ready() {
+                finished = true;
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        if !finished {
+            drop(unit);
+        }
+        let (_, in_transaction) = state(&pool).await;
+        assert!(!in_transaction, "dropped after {polls} polls");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dropped_in_the_middle_of_a_statement_is_closed() {
+    let database = Database::create("connections").unwrap();
+    let pool = pool(&database, 1);
+    let (before, _) = state(&pool).await;
+    let mut connection = pool.acquire().await.unwrap();
+    timeout(Duration::from_millis(50), connection.execute("select pg_sleep(60)")).await.unwrap_err();
+    drop(connection);
+    let (after, _) = timeout(Duration::from_secs(5), state(&pool)).await.expect("the next user waits for nobody");
+    assert_ne!(before, after);
+}
+
+#[tokio::test]
+async fn a_connection_goes_back_to_the_pool_after_use_after_a_refusal_and_after_an_error() {
+    let database = Database::create("connections").unwrap();
+    let pool = pool(&database, 1);
+    let (first, _) = state(&pool).await;
+    pool.begin().await.unwrap().commit().await.unwrap();
+    pool.begin().await.unwrap().rollback().await;
+    drop(pool.begin().await.unwrap());
+    assert_eq!(state(&pool).await, (first, false));
+    let mut failing = pool.begin().await.unwrap();
+    failing.execute("select 1 / 0").await.unwrap_err();
+    failing.rollback().await;
+    assert_eq!(state(&pool).await, (first, false));
+}
+
+#[tokio::test]
+async fn connections_to_a_server_that_became_read_only_are_replaced() {
+    let database = Database::create("connections").unwrap();
+    let pool = pool(&database, 2);
+    let name = database.name();
+    let set =
+        |value: &str| sqlx::AssertSqlSafe(format!("alter database {name} set default_transaction_read_only = {value}"));
+    sqlx::raw_sql(set("on")).execute(&mut *pool.acquire().await.unwrap()).await.unwrap();
+    // Made while the database was read-only, and so for good.
+    let (one, other) = (self::pool(&database, 2), self::pool(&database, 2));
+    for pool in [&one, &other] {
+        let (first, second) = tokio::join!(pool.acquire(), pool.acquire());
+        drop((first.unwrap(), second.unwrap()));
+        let refused = pool.begin().await.unwrap().execute("create table if not exists t (n int)").await.unwrap_err();
+        assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "25006");
+    }
+    sqlx::raw_sql(set("off")).execute(&mut *pool.acquire().await.unwrap()).await.unwrap();
+    for pool in [&one, &other] {
+        let write = async || pool.begin().await?.execute("create table if not exists t (n int)").await;
+        // At most the one transaction that finds it out.
+        if write().await.is_err() {
+            sleep(Duration::from_millis(500)).await;
+            write().await.expect("a new connection writes");
+        }
+    }
+}
