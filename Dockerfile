@@ -1,7 +1,7 @@
 # One small image a service: `docker build --target ms-inventory .`, `--target ms-orders` and `--target ms-users`.
 #
-# What was downloaded and compiled before is kept in BuildKit's cache mounts. They need no tool of their own, and unlike
-# a layer with the dependencies in it they survive a change of Cargo.lock and keep our own crates compiled as well.
+# BuildKit's cache mounts keep what was downloaded and the dependencies that were compiled. Unlike a layer with the
+# dependencies in it they survive a change of Cargo.lock. Our own crates are compiled each time.
 
 FROM node:20.19.5-bookworm-slim AS playground
 WORKDIR /src/playground
@@ -34,12 +34,14 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && cp target/release/ms-inventory target/release/ms-orders target/release/ms-users \
           target/release/seed-data target/release/test-events target/release/place-orders /programs
 
-# The programs need glibc and nothing else; bash is there for the health check. The user has no name, no home and no
+# The programs need glibc and nothing else; bash is there for the health check. An ENTRYPOINT resets the CMD that a stage
+# inherits, so each stage has both. The user has no name, no home and no
 # file of its own.
-FROM debian:12.12-slim AS service
+FROM debian:12.15-slim AS service
+# Whose certificates are trusted where services talk over HTTPS.
+COPY --from=programs /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 ENV BIND_ADDRESS=0.0.0.0
 USER 10001:10001
-CMD ["serve"]
 
 FROM service AS ms-inventory
 COPY --from=programs /programs/ms-inventory /programs/seed-data /programs/test-events /usr/local/bin/
@@ -47,6 +49,7 @@ EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${INVENTORY_PORT:-8000}; printf 'GET /health/ready HTTP/1.0\r\n\r\n' >&3; read -r _ status _ <&3; [[ $status = 200 ]]"]
 ENTRYPOINT ["ms-inventory"]
+CMD ["serve"]
 
 FROM service AS ms-orders
 COPY --from=programs /programs/ms-orders /programs/place-orders /usr/local/bin/
@@ -54,6 +57,7 @@ EXPOSE 8001
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${ORDERS_PORT:-8001}; printf 'GET /health/ready HTTP/1.0\r\n\r\n' >&3; read -r _ status _ <&3; [[ $status = 200 ]]"]
 ENTRYPOINT ["ms-orders"]
+CMD ["serve"]
 
 FROM service AS ms-users
 COPY --from=programs /programs/ms-users /usr/local/bin/
@@ -61,3 +65,4 @@ EXPOSE 8002
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${USERS_PORT:-8002}; printf 'GET /health/ready HTTP/1.0\r\n\r\n' >&3; read -r _ status _ <&3; [[ $status = 200 ]]"]
 ENTRYPOINT ["ms-users"]
+CMD ["serve"]

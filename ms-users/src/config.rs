@@ -1,7 +1,7 @@
 //! What ms-users can be told, by flags or environment.
 
 use auth::Tokens;
-use boot::config::{Process, SecretString};
+use boot::config::{Environment, Process, SecretString};
 use clap::Args;
 use database::Bounds;
 
@@ -82,8 +82,30 @@ pub struct FirstAccounts {
     pub admin_password: Option<SecretString>,
 
     /// Whether there are admin@example.com and user@example.com with passwords that everybody knows. In development only.
-    #[arg(long, env = "DEMO_ACCOUNTS", default_value_t = false, action = clap::ArgAction::Set)]
-    pub demo_accounts: bool,
+    #[arg(long, env = "DEMO_ACCOUNTS", default_value = "false")]
+    pub demo_accounts: DemoAccounts,
+}
+
+/// Whether there are demo accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DemoAccounts {
+    /// There are none.
+    False,
+    /// There are, and this must be development.
+    True,
+    /// There are if this is development.
+    InDevelopment,
+}
+
+impl FirstAccounts {
+    /// Whether demo accounts are to be opened.
+    pub fn opens_demo(&self, environment: Environment) -> bool {
+        match self.demo_accounts {
+            DemoAccounts::False => false,
+            DemoAccounts::True => true,
+            DemoAccounts::InDevelopment => environment == Environment::Development,
+        }
+    }
 }
 
 /// How passwords are checked, and how often.
@@ -115,7 +137,7 @@ impl Config {
         secrets.extend(self.accounts.admin_password.as_ref().map(|password| ("ADMIN_PASSWORD", password)));
         boot::demo::refuse(self.process.environment, &secrets)?;
         anyhow::ensure!(
-            !self.accounts.demo_accounts || self.process.environment == boot::config::Environment::Development,
+            !self.accounts.opens_demo(self.process.environment) || self.process.environment == Environment::Development,
             "DEMO_ACCOUNTS is for development: set ENVIRONMENT=development, or leave it out"
         );
         Ok(())

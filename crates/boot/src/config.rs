@@ -7,7 +7,7 @@ mod secrets;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use clap::{Args, Parser};
+use clap::{Arg, Args, Command, Parser};
 
 pub use authorities::Authorities;
 pub use http::{Http, Origin};
@@ -24,7 +24,7 @@ pub fn parse<C: Parser>() -> C {
         sources.push(variables.flatten().collect());
         dotenvy::from_filename(file).ok();
     }
-    let read = secrets::read(C::command(), &sources);
+    let read = secrets::read(without_empty(C::command()), &sources);
     let parsed = read.and_then(|command| {
         let mut again = command.clone();
         C::from_arg_matches_mut(&mut command.get_matches()).map_err(|error| error.format(&mut again))
@@ -32,12 +32,18 @@ pub fn parse<C: Parser>() -> C {
     parsed.unwrap_or_else(|error| error.exit())
 }
 
+/// Has a variable that is set to nothing count as none, as compose files mean it.
+fn without_empty(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg }).mut_subcommands(without_empty)
+}
+
 /// What the process was given; what is not UTF-8 is no setting.
 fn environment() -> HashMap<String, String> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    std::env::vars_os().filter_map(text).collect()
+    std::env::vars_os().filter_map(text).filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// What every service can be told about how it listens, logs and stops.

@@ -12,6 +12,7 @@ mod service;
 mod shop;
 
 mod browser;
+mod containers;
 mod documents;
 mod edge;
 mod health;

@@ -77,20 +77,24 @@ async fn no_order_is_answered_without_its_hold_while_connections_are_reset() {
     for direction in [Direction::ToServer, Direction::ToClient] {
         network.database.delay(direction, Duration::from_millis(1));
     }
-    let instance = network.start(&[]).await;
+    // A relay that begins a transaction again and again, so that resets find it in the middle of one.
+    let instance = network.start(&["--outbox-period-ms", "5"]).await;
     let ids: Vec<String> = (0..ORDERS).map(|n| format!("ORD-{n}")).collect();
     let sending = async {
         for (n, id) in ids.iter().enumerate() {
             network.client.create(id, &[(products[n % 2], 1)]).await;
-            sleep(Duration::from_millis(4)).await;
+            // And the other consumer as well.
+            network.client.cancel(&format!("NEVER-{n}")).await;
         }
     };
     let breaking = async {
         for n in 1.. {
-            sleep(Duration::from_millis(200 + 37 * (n % 9))).await;
+            sleep(Duration::from_millis(300 + 37 * (n % 9))).await;
             network.broker.reset_all();
-            if n % 5 == 0 {
-                network.database.reset_one(n as usize);
+            // What is answered until then and not committed is lost.
+            sleep(Duration::from_millis(200)).await;
+            if n % 2 == 0 {
+                network.database.reset_all();
             }
         }
     };

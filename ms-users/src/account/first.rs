@@ -33,7 +33,7 @@ pub async fn open_missing(
         let email = email.parse().map_err(|error| anyhow::anyhow!("ADMIN_EMAIL {error}"))?;
         wanted.push((email, password.clone(), Role::Admin));
     }
-    if first.demo_accounts {
+    if first.opens_demo(environment) {
         for (email, password, role) in DEMO {
             wanted.push((email.parse()?, password.into(), role));
         }

@@ -3,7 +3,7 @@
 //!
 //! A secret is what a help text does not show (`hide_env_values`), so that a service declares it once. A source is the
 //! environment or one of the files that add to it; the first that tells a secret in either way wins, as with any other
-//! setting.
+//! setting. Where one source tells both, the file wins: compose files and charts always set the variable.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +14,7 @@ use clap::{Arg, Command};
 /// Gives each secret of `command` that the `sources` tell by a file the value in that file.
 ///
 /// # Errors
-/// When one source tells a secret in both ways, and when a file cannot be read or is empty.
+/// When a file cannot be read or is empty.
 pub(super) fn read(command: Command, sources: &[HashMap<String, String>]) -> Result<Command, clap::Error> {
     let mut failed = None;
     let mut read = in_files(command, &mut |arg| match from_file(&arg, sources) {
@@ -49,9 +49,6 @@ fn from_file(arg: &Arg, sources: &[HashMap<String, String>]) -> Result<Option<St
             }
             continue;
         };
-        if source.contains_key(name) {
-            return Err(format!("{name} and {name_of_file} are both set, and only one can be meant"));
-        }
         let content = fs::read_to_string(path)
             .map_err(|error| format!("{name_of_file} names {path}, which cannot be read: {error}"))?;
         return match content.trim() {
@@ -117,15 +114,16 @@ mod tests {
         let (by_file, by_value) = (source(&[("A_SECRET_FILE", &path)]), source(&[("A_SECRET", "value")]));
         assert_eq!(parsed(&[source(&[]), by_file.clone()], &[]).as_deref(), Ok("from file"));
         assert_eq!(parsed(&[by_file.clone(), by_value.clone()], &[]).as_deref(), Ok("from file"));
+        let both = source(&[("A_SECRET", "value"), ("A_SECRET_FILE", &path)]);
+        assert_eq!(parsed(&[both], &[]).as_deref(), Ok("from file"), "in one source the file");
         // What the environment tells by itself is read by clap.
         assert_eq!(parsed(&[by_value, by_file], &[]).as_deref(), Ok("known"));
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        let (path, empty) = (file("both", "x"), file("empty", " \n"));
+        let empty = file("empty", " \n");
         let refused = [
-            (source(&[("A_SECRET", "x"), ("A_SECRET_FILE", &path)]), "A_SECRET and A_SECRET_FILE are both set"),
             (source(&[("A_SECRET_FILE", "/no/such")]), "A_SECRET_FILE names /no/such, which cannot be read: No such"),
             (source(&[("A_SECRET_FILE", &empty)]), "which is empty"),
         ];
