@@ -139,6 +139,10 @@ fn verdict(order_id: &OrderId, answer: Answer, trace: Trace) -> Result<Verdict, 
             let items = lines.items().to_vec();
             Outgoing::of(&StockReserved { order_id, items, expires_at }, trace)
         }
+        Answer::Released { lines, cause } => {
+            let items = lines.items().to_vec();
+            Outgoing::of(&StockReleased { order_id, items, cause }, trace)
+        }
         Answer::Rejected { reason, shortages } => Outgoing::of(&StockRejected { order_id, reason, shortages }, trace),
         Answer::Conflict => {
             return Ok(Verdict::Dead(format!("conflict: order {order_id} asked for other items before")));

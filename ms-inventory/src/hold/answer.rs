@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ::events::OrderId;
-use ::events::inventory::Shortage;
+use ::events::inventory::{ReleaseCause, Shortage};
 use chrono::{DateTime, Utc};
 use messaging::Fault;
 use sqlx::PgConnection;
@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use super::{Changes, Order, Status};
 use crate::stock::{Decision, Levels, Lines};
 
-/// What an order is told, now and for ever.
+/// What an order is told: its outcome, and when it is asked for again, how it stands by then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// All of its lines are held.
@@ -20,6 +20,13 @@ pub enum Answer {
         lines: Lines,
         /// Until when; `None` once it is sold.
         expires_at: Option<DateTime<Utc>>,
+    },
+    /// What was held for it is free again.
+    Released {
+        /// What was held.
+        lines: Lines,
+        /// Why it was released.
+        cause: ReleaseCause,
     },
     /// Nothing is held.
     Rejected {
@@ -40,6 +47,8 @@ pub(super) struct Stored {
     /// Not known of a cancellation that came before its order.
     lines: Option<Lines>,
     answer: Answer,
+    /// Whether it is held and its time has run out, which nobody has noticed yet.
+    is_due: bool,
 }
 
 impl Stored {
@@ -49,14 +58,28 @@ impl Stored {
             _ => self.answer.clone(),
         }
     }
+
+    /// What is held although its time has run out.
+    pub(super) fn due(&self) -> Option<&Lines> {
+        self.lines.as_ref().filter(|_| self.is_due)
+    }
+
+    /// Its time has run out, and what was held is released.
+    pub(super) fn expire(&mut self) {
+        if let Some(lines) = self.lines.clone().filter(|_| self.is_due) {
+            self.answer = Answer::Released { lines, cause: ReleaseCause::Expired };
+            self.is_due = false;
+        }
+    }
 }
 
-/// The answers these orders got before.
+/// What orders are told that are known already, by how they stand now.
 pub(super) async fn stored(conn: &mut PgConnection, orders: &[&Order]) -> Result<Answers, Fault> {
     let ids: Vec<&str> = orders.iter().map(|order| order.id.as_str()).collect();
     let rows = sqlx::query!(
         r#"select order_id, status as "status: Status", product_ids, quantities, expires_at, reason,
-             shortages as "shortages: Json<Vec<Shortage>>"
+             shortages as "shortages: Json<Vec<Shortage>>",
+             status = 'held' and expires_at <= statement_timestamp() as "is_due!"
            from holds
            where order_id = any($1)"#,
         &ids as &[&str],
@@ -67,19 +90,25 @@ pub(super) async fn stored(conn: &mut PgConnection, orders: &[&Order]) -> Result
     for row in rows {
         let order_id = OrderId::try_from(row.order_id).map_err(|error| Fault::Sticky(error.into()))?;
         let lines = row.product_ids.zip(row.quantities).map(|(ids, quantities)| Lines::from_columns(&ids, &quantities));
-        let answer = match (row.expires_at, &lines) {
-            (Some(expires_at), Some(lines)) => {
-                let expires_at = (row.status != Status::Committed).then_some(expires_at);
-                Answer::Reserved { lines: lines.clone(), expires_at }
-            }
-            _ => Answer::Rejected {
-                reason: row.reason.unwrap_or_default(),
-                shortages: row.shortages.map(|Json(shortages)| shortages).unwrap_or_default(),
-            },
+        let answer = match row.status {
+            Status::Held => lines.clone().map(|lines| Answer::Reserved { lines, expires_at: row.expires_at }),
+            Status::Committed => lines.clone().map(|lines| Answer::Reserved { lines, expires_at: None }),
+            Status::Released => released(&lines, ReleaseCause::Cancelled),
+            Status::Expired => released(&lines, ReleaseCause::Expired),
+            Status::Returned => released(&lines, ReleaseCause::Refunded),
+            Status::Rejected => None,
         };
-        answers.insert(order_id, Stored { lines, answer });
+        let answer = answer.unwrap_or_else(|| Answer::Rejected {
+            reason: row.reason.unwrap_or_default(),
+            shortages: row.shortages.map(|Json(shortages)| shortages).unwrap_or_default(),
+        });
+        answers.insert(order_id, Stored { lines, answer, is_due: row.is_due });
     }
     Ok(answers)
+}
+
+fn released(lines: &Option<Lines>, cause: ReleaseCause) -> Option<Answer> {
+    lines.clone().map(|lines| Answer::Released { lines, cause })
 }
 
 /// Decisions on new orders, and what they rest on.
@@ -205,7 +234,7 @@ pub(super) async fn store(
             }
             (Decision::Held, None) => return Err(Fault::Sticky(anyhow::anyhow!("a hold without an end"))),
         };
-        answers.insert(order.id.clone(), Stored { lines: Some(lines), answer });
+        answers.insert(order.id.clone(), Stored { lines: Some(lines), answer, is_due: false });
     }
     Ok(Some(answers))
 }

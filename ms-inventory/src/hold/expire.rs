@@ -91,6 +91,11 @@ pub(super) struct Due {
 }
 
 impl Due {
+    /// The hold of an order.
+    pub(super) fn of(order_id: &OrderId, lines: &Lines) -> Self {
+        Self { order_id: order_id.clone(), lines: lines.clone() }
+    }
+
     fn from_row(order_id: String, product_ids: &[i64], quantities: &[i64]) -> Result<Self, Fault> {
         let order_id = OrderId::try_from(order_id).map_err(|error| Fault::Sticky(error.into()))?;
         Ok(Self { order_id, lines: Lines::from_columns(product_ids, quantities) })

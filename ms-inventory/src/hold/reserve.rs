@@ -7,10 +7,10 @@ use database::Pool;
 use messaging::Fault;
 use sqlx::PgConnection;
 
-use super::answer::{Answer, Answers, Decided, store, stored};
-use super::expire::{due, expire, unlocked};
+use super::answer::{Answer, Answers, Decided, Stored, store, stored};
+use super::expire::{Due, due, expire, unlocked};
 use super::forecast::Forecast;
-use super::{Attempt, Changes, Transaction, commit, lock, look};
+use super::{Attempt, Changes, Transaction, commit, lock, look, write};
 use crate::stock::{Decision, Levels, Request, decide};
 
 /// An order that wants stock.
@@ -56,7 +56,7 @@ impl Reserver {
     }
 
     /// Decides a batch of orders in one transaction with a constant number of statements, and holds `ttl` long what they
-    /// get. An order that is known gets the answer it got; of two with one id, the first counts.
+    /// get. An order that is known is told how it stands now; of two with one id, the first counts.
     ///
     /// # Errors
     /// Nothing is changed when it fails.
@@ -130,7 +130,16 @@ impl Transaction for Reservation<'_> {
         let locked = lock(conn, products).await?;
         let mut answers = stored(conn, self.orders).await?;
         let fresh: Vec<&Order> = self.orders.iter().copied().filter(|order| !answers.contains_key(&order.id)).collect();
-        let (mut levels, mut changes, mut expired) = (locked.clone(), Changes::default(), 0);
+        let (mut levels, mut changes) = (locked.clone(), Changes::default());
+        // Nobody is told that something is held whose time has run out.
+        let due_again: Vec<Due> = answers.iter().filter_map(|(id, stored)| Some(Due::of(id, stored.due()?))).collect();
+        let unlocked_again = unlocked(due_again.iter().map(|hold| &hold.lines), products);
+        if !unlocked_again.is_empty() {
+            return Ok(Attempt::Again(unlocked_again));
+        }
+        release(conn, &due_again, &mut levels, &mut changes).await?;
+        answers.values_mut().for_each(Stored::expire);
+        let mut expired = due_again.len();
         let mut short;
         let decisions = loop {
             let decisions = decide(&levels, fresh.iter().map(|order| &order.request));
@@ -143,16 +152,14 @@ impl Transaction for Reservation<'_> {
             if !unlocked.is_empty() {
                 return Ok(Attempt::Again(unlocked));
             }
-            expire(conn, &due).await?;
+            release(conn, &due, &mut levels, &mut changes).await?;
             expired += due.len();
-            for hold in &due {
-                hold.lines.free(&mut levels);
-                changes.free(&hold.lines);
-            }
         };
         let orders = decided(fresh, decisions, &mut changes);
         let levels = changes.applied_to(&locked);
-        if !orders.is_empty() {
+        if orders.is_empty() {
+            write(conn, &locked, &levels).await?;
+        } else {
             let Some(new) = store(conn, Decided { orders, levels: &locked, changes, short: &short }, self.ttl).await?
             else {
                 return Ok(Attempt::Again(Vec::new()));
@@ -161,6 +168,21 @@ impl Transaction for Reservation<'_> {
         }
         Ok(Attempt::Done(Done { answers, levels, expired }))
     }
+}
+
+/// Expires holds, whose stock rows are locked, and takes what they held off the levels and into the changes.
+async fn release(
+    conn: &mut PgConnection,
+    due: &[Due],
+    levels: &mut Levels,
+    changes: &mut Changes,
+) -> Result<(), Fault> {
+    expire(conn, due).await?;
+    for hold in due {
+        hold.lines.free(levels);
+        changes.free(&hold.lines);
+    }
+    Ok(())
 }
 
 /// Each order with its decision. What is held goes into `changes`.
