@@ -49,9 +49,10 @@ impl DerefMut for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(mut object) = self.0.take()
-            && !is_idle(&mut object)
-        {
+        let Some(mut object) = self.0.take() else { return };
+        if is_idle(&mut object) {
+            Object::pool(&object).inspect(|pool| pool.manager().came_back());
+        } else {
             close(Some(object));
         }
     }

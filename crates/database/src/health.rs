@@ -1,4 +1,9 @@
+use std::time::Duration;
+
 use crate::{Database, Pool};
+
+/// How long one pool may take to answer. Less than the health check as a whole has.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 impl Database {
     /// Whether both pools reach a database that takes writes and is up to date.
@@ -26,7 +31,13 @@ impl Pool {
 
 async fn check(pool: &Pool) -> Result<(), String> {
     const UNDEFINED_TABLE: &str = "42P01";
-    match pool.check_writable().await {
+    let checked = match tokio::time::timeout(ANSWER_TIMEOUT, pool.check_writable()).await {
+        Ok(checked) => checked,
+        // All are in use, and it is their turn that is waited for.
+        Err(_elapsed) if pool.moved_within(ANSWER_TIMEOUT) => Ok(()),
+        Err(_elapsed) => Err(sqlx::Error::PoolTimedOut),
+    };
+    match checked {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => {
             Err("not migrated yet".to_owned())
         }

@@ -34,7 +34,7 @@ pub struct Pool {
 impl Pool {
     /// A pool of at most `max_connections`, which connects when it is first asked.
     pub fn new(options: PgConnectOptions, max_connections: usize, bounds: &Bounds) -> Self {
-        let manager = Manager { options, distrusted: Arc::default() };
+        let manager = Manager { options, distrusted: Arc::default(), came_back: Arc::default() };
         let config = managed::PoolConfig {
             max_size: max_connections,
             // The most recently used first, so that a burst leaves connections that nobody uses, and they are closed.
@@ -74,6 +74,12 @@ impl Pool {
         Transaction::begin(self.acquire().await?).await
     }
 
+    /// Whether some user gave its connection back so recently: then users who wait will have theirs.
+    pub(crate) fn moved_within(&self, limit: Duration) -> bool {
+        let came_back = *self.connections.manager().came_back.lock().unwrap_or_else(PoisonError::into_inner);
+        came_back.is_some_and(|at| at.elapsed() < limit)
+    }
+
     /// How many connections there are at present, in use or idle.
     pub fn size(&self) -> usize {
         self.connections.status().size
@@ -93,6 +99,8 @@ impl Pool {
 pub(crate) struct Manager {
     options: PgConnectOptions,
     distrusted: Arc<Mutex<Distrusted>>,
+    /// When a connection last came back idle.
+    came_back: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Which connections are not tested any more, but closed.
@@ -120,6 +128,11 @@ impl Manager {
     /// server or the way to it is not what it was, and to find that out of each would take as long again.
     pub(crate) fn distrust(&self) {
         self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).before = Some(Instant::now());
+    }
+
+    /// A connection came back idle.
+    pub(crate) fn came_back(&self) {
+        *self.came_back.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn is_distrusted(&self, metrics: &Metrics) -> bool {

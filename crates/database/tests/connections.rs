@@ -108,3 +108,43 @@ async fn connections_to_a_server_that_became_read_only_are_replaced() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_lock_that_nobody_gives_up_is_not_waited_for_without_a_bound() {
+    let database = Database::create("connections").unwrap();
+    let bounds = Bounds { database_lock_timeout_seconds: 1, ..Bounds::default() };
+    let pool = database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
+    let (mut holder, mut waiter) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    holder.execute("select pg_advisory_xact_lock(1)").await.unwrap();
+    let waiting = waiter.execute("select pg_advisory_xact_lock(1)");
+    let refused = timeout(Duration::from_secs(8), waiting).await.expect("it gives up").unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "55P03");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_client_went_silent_gives_its_locks_up() {
+    let database = Database::create("connections").unwrap();
+    let bounds = Bounds { database_idle_in_transaction_timeout_seconds: 1, ..Bounds::default() };
+    let pool = database::Database::open(&database.url().into(), "test", &bounds).unwrap().requests;
+    let mut silent = pool.begin().await.unwrap();
+    silent.execute("select pg_advisory_xact_lock(1)").await.unwrap();
+    let mut next = pool.begin().await.unwrap();
+    let locking = next.execute("select pg_advisory_xact_lock(1)");
+    timeout(Duration::from_secs(8), locking).await.expect("the lock is free").unwrap();
+}
+
+#[tokio::test]
+async fn health_does_not_take_a_busy_pool_for_a_dead_one() {
+    let database = Database::create("connections").unwrap();
+    let bounds = Bounds { database_max_connections: 1, ..Bounds::default() };
+    let opened = database::Database::open(&database.url().into(), "test", &bounds).unwrap();
+    let mut setup = opened.pool.begin().await.unwrap();
+    setup.execute("create table if not exists _sqlx_migrations (success bool)").await.unwrap();
+    setup.commit().await.unwrap();
+    // Not migrated by us; what matters is that both pools are asked.
+    assert_eq!(opened.check().await, Err("not migrated yet".to_owned()));
+    let held = opened.requests.acquire().await.unwrap();
+    assert_eq!(opened.check().await, Err(sqlx::Error::PoolTimedOut.to_string()), "nobody gave one back");
+    drop(held);
+    assert_eq!(opened.check().await, Err("not migrated yet".to_owned()));
+}

@@ -97,6 +97,25 @@ impl Management {
         self.send(&Method::PUT, &path, Some(permissions)).map(drop)
     }
 
+    /// Bounds a queue to so many messages; it refuses those beyond.
+    pub fn limit_queue(&self, vhost: &str, queue: &str, max_length: u32) -> Result<()> {
+        let pattern = format!("^{}$", queue.replace('.', "\\."));
+        let policy = json!({"pattern": pattern, "definition": {"max-length": max_length}, "apply-to": "queues"});
+        self.send(&Method::PUT, &policy_path(vhost, queue), Some(&policy)).map(drop)
+    }
+
+    /// Takes the bound of [`limit_queue`](Self::limit_queue) away.
+    pub fn unlimit_queue(&self, vhost: &str, queue: &str) -> Result<()> {
+        self.send(&Method::DELETE, &policy_path(vhost, queue), None).map(drop)
+    }
+
+    /// The arguments a queue was declared with.
+    pub fn queue_arguments(&self, vhost: &str, queue: &str) -> Result<Value> {
+        let path = format!("/api/queues/{}/{}", path_segment(vhost), path_segment(queue));
+        let queue: Value = self.send(&Method::GET, &path, None)?.body_mut().read_json()?;
+        Ok(queue["arguments"].clone())
+    }
+
     /// Deletes a user, whose connections are closed by the broker.
     pub fn delete_user(&self, user: &str) -> Result<()> {
         self.send(&Method::DELETE, &format!("/api/users/{}", path_segment(user)), None).map(drop)
@@ -140,6 +159,10 @@ fn check(mut response: Response<Body>) -> Result<Response<Body>> {
         bail!("{status} {}", response.body_mut().read_to_string().unwrap_or_default());
     }
     Ok(response)
+}
+
+fn policy_path(vhost: &str, queue: &str) -> String {
+    format!("/api/policies/{}/{}", path_segment(vhost), path_segment(&format!("limit-{queue}")))
 }
 
 /// The default vhost is called `/`.

@@ -61,10 +61,24 @@ impl Client {
         sent.unwrap().await.unwrap().take_message().is_none()
     }
 
+    /// Deletes its queue of dead letters, so that only the service's own is left.
+    pub(crate) async fn stop_listening_for_dead_letters(&self) {
+        let queue = self.dead.lock().await.queue();
+        self.channel.queue_delete(queue, QueueDeleteOptions::default()).await.unwrap();
+    }
+
     /// Deletes the queue of answers.
     pub(crate) async fn stop_listening(&self) {
         let queue = self.answers.lock().await.queue();
         self.channel.queue_delete(queue, QueueDeleteOptions::default()).await.unwrap();
+    }
+
+    /// Whether an exchange's queues take a message with this key.
+    pub(crate) async fn is_taken(&self, exchange: &str, routing_key: &str) -> bool {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, key) = (exchange.into(), routing_key.into());
+        let sent = self.channel.basic_publish(exchange, key, options, b"probe", BasicProperties::default()).await;
+        sent.unwrap().await.unwrap().is_ack()
     }
 
     pub(crate) async fn cancel(&self, order_id: &str) {

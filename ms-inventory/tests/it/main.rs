@@ -24,4 +24,5 @@ mod relay;
 mod settling;
 mod standby;
 mod strangers;
+mod undelivered;
 mod world;

@@ -139,6 +139,20 @@ async fn orders_go_on_when_connections_to_the_database_have_gone_silent() {
 }
 
 #[tokio::test]
+async fn orders_go_on_when_the_connection_to_the_broker_has_gone_silent() {
+    let network = Network::new().await;
+    let product = network.world.product(100).await;
+    let instance = network.start(&[]).await;
+    network.client.create("BEFORE", &[(product, 1)]).await;
+    network.answered_within("BEFORE", Duration::from_secs(30)).await;
+    // Nothing is sent on it, so only heartbeats can tell.
+    network.broker.silence_established();
+    network.client.create("UNSAID", &[(product, 1)]).await;
+    network.answered_within("UNSAID", Duration::from_secs(60)).await;
+    instance.stop().await;
+}
+
+#[tokio::test]
 async fn an_instance_that_lost_its_database_is_not_ready_and_another_takes_its_orders() {
     let network = Network::new().await;
     let product = network.world.product(1_000).await;

@@ -1,0 +1,122 @@
+//! A message that cannot be handled, or whose answer reaches nobody, is in its dead-letter queue in the end, whatever state
+//! that queue is in; and what the broker is told about queues.
+
+use std::time::Duration;
+
+use dev::proxy::{Direction, Proxy};
+use dev::testing::Vhost;
+use events::queues;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use messaging::{Outgoing, PublishError, Publisher, Trace, topology};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::world::{World, eventually};
+
+const QUEUE: &str = queues::ORDER_CREATED;
+
+/// Has the dead-letter queue take one message and refuse the next.
+async fn fill_dead_letters(vhost: &Vhost, client: &Client) {
+    client.publish("order.created", b"first poison").await;
+    eventually("the first is dead", async || client.depth(&queues::dead(QUEUE)).await == 1).await;
+    vhost.management().limit_queue(vhost.name(), &queues::dead(QUEUE), 1).unwrap();
+    eventually("the next is refused", async || !client.is_taken(queues::DEAD_LETTERS, QUEUE).await).await;
+}
+
+#[tokio::test]
+async fn a_message_whose_dead_letter_queue_is_full_is_kept_until_there_is_room() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let product = world.product(100).await;
+    let client = Client::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    client.stop_listening_for_dead_letters().await;
+    fill_dead_letters(&vhost, &client).await;
+    let full = client.depth(&queues::dead(QUEUE)).await;
+    client.publish("order.created", b"second poison").await;
+    client.create("NEIGHBOUR", &[(product, 1)]).await;
+    eventually("the neighbour's stock is held", async || world.holds("held").await == 1).await;
+    assert_eq!(client.depth(&queues::dead(QUEUE)).await, full);
+    vhost.management().unlimit_queue(vhost.name(), &queues::dead(QUEUE)).unwrap();
+    eventually("it is dead-lettered", async || client.depth(&queues::dead(QUEUE)).await == full + 1).await;
+    assert_eq!(client.answer().await["order_id"], "NEIGHBOUR");
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_answer_nobody_gets_is_kept_until_the_dead_letter_queue_has_room() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let product = world.product(100).await;
+    let client = Client::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    client.stop_listening_for_dead_letters().await;
+    fill_dead_letters(&vhost, &client).await;
+    let full = client.depth(&queues::dead(QUEUE)).await;
+    client.stop_listening().await;
+    client.create("UNHEARD", &[(product, 1)]).await;
+    eventually("its stock is held", async || world.holds("held").await == 1).await;
+    vhost.management().unlimit_queue(vhost.name(), &queues::dead(QUEUE)).unwrap();
+    eventually("it is dead-lettered", async || client.depth(&queues::dead(QUEUE)).await == full + 1).await;
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_no_queue_takes_is_published_again_once_one_is_bound() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let client = Client::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    client.stop_listening_for_dead_letters().await;
+    let dead = queues::dead(QUEUE);
+    let channel = client.connection.create_channel().await.unwrap();
+    let (name, exchange, key) = (dead.as_str().into(), queues::DEAD_LETTERS.into(), QUEUE.into());
+    channel.queue_unbind(name, exchange, key, FieldTable::default()).await.unwrap();
+    client.publish("order.created", b"poison").await;
+    eventually("it is dead-lettered", async || client.depth(&dead).await == 1).await;
+    instance.stop().await;
+}
+
+/// RabbitMQ 4 limits deliveries to 20 where nothing is said, and dead-letters at most once.
+#[tokio::test]
+async fn queues_have_the_arguments_that_keep_messages() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let instance = world.start(&vhost, &[]).await;
+    for queue in [queues::ORDER_CREATED, queues::ORDER_SETTLED] {
+        let work = json!({
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": queues::DEAD_LETTERS,
+            "x-dead-letter-routing-key": queue,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        });
+        assert_eq!(vhost.management().queue_arguments(vhost.name(), queue).unwrap(), work);
+        let dead = json!({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000, "x-overflow": "reject-publish"});
+        assert_eq!(vhost.management().queue_arguments(vhost.name(), &queues::dead(queue)).unwrap(), dead);
+    }
+    instance.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_never_confirms_is_not_waited_for_without_a_bound() {
+    let vhost = Vhost::create().unwrap();
+    let host = vhost.amqp_url().rsplit_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let proxy = Proxy::start(&host).unwrap();
+    let url = proxy.in_front_of(vhost.amqp_url());
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    topology::declare(&connection, &["inventory"], &[]).await.unwrap();
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    proxy.silence_established_in(Direction::ToClient);
+    let message = Outgoing::of(
+        &events::inventory::StockRejected {
+            order_id: crate::world::order_id("A"),
+            reason: "test".to_owned(),
+            shortages: Vec::new(),
+        },
+        Trace::start(),
+    );
+    let confirms = publisher.publish(&[message.unwrap()]).await.unwrap();
+    let limit = Duration::from_secs(1);
+    let waited = timeout(20 * limit, confirms.wait(limit)).await.expect("it gives up");
+    assert!(matches!(waited, Err(PublishError::Unconfirmed(_))), "{waited:?}");
+}
