@@ -23,7 +23,7 @@ use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{MAX_PAUSE, pauses};
+use self::decide::{MAX_PAUSE, pauses, times_returned};
 use crate::progress::Unit;
 use crate::session::{answered, both};
 use crate::{Fault, Outgoing, Progress, Publisher};
@@ -53,6 +53,10 @@ pub enum Verdict {
     Dead(String),
 }
 
+/// A message that came back so often is taken alone: it may be what ends the sessions. Once or twice is what a restart of a
+/// service or of the broker does to all.
+const SUSPECT_AFTER: i64 = 3;
+
 /// One batch is being decided and one answered while the one before waits for its confirms.
 const BATCHES_IN_FLIGHT: usize = 2;
 
@@ -61,9 +65,9 @@ const BATCHES_IN_FLIGHT: usize = 2;
 /// Of several consumers of a queue, the one that began first gets all it can hold unacknowledged, and the next what is
 /// beyond that: side by side they would only wait for each other's locks.
 ///
-/// A message is taken once the handler is ready, and then one at a time, until one comes that was never delivered before.
-/// Whatever ended a session, the messages that were in hand come first, and so each of them is in hand alone: a message that
-/// ends every session is counted towards the queue's delivery limit, and its neighbours are not.
+/// A message is taken once the handler is ready, and then one at a time, until one comes that has not come back again and
+/// again. Whatever ended a session, the messages that were in hand come first, and so each of them is in hand alone: a message
+/// that ends every session is counted towards the queue's delivery limit, and its neighbours are not.
 ///
 /// # Errors
 /// When the connection breaks, the broker ends the consumer, or a batch cannot be handled. What was not acknowledged comes
@@ -116,7 +120,7 @@ impl Priority {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// A message is handled that was never delivered before.
+    /// A message is handled that has not come back again and again.
     NewMessage,
     /// The session is to end.
     Stop,
@@ -124,45 +128,68 @@ enum Until {
 
 impl<H: Handler> Consumer<'_, H> {
     async fn work(&self, limits: Limits, until: Until) -> anyhow::Result<()> {
-        let Self { connection, app_id, queue, priority, handler, progress, stop } = *self;
+        let Self { connection, app_id, queue, priority, stop, .. } = *self;
         let subscribing = subscribe(connection, app_id, queue, priority, limits);
         let Some(subscribed) = stop.run_until_cancelled(subscribing).await else { return Ok(()) };
         let (channel, deliveries) = subscribed?;
-        let (free, mut publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
+        let (free, publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
         for _ in 0..BATCHES_IN_FLIGHT {
             free.send(Publisher::open(connection, app_id).await?).await?;
         }
-        let (settle_next, mut unsettled) = mpsc::channel::<(Answered, Unit)>(BATCHES_IN_FLIGHT);
+        let (settle_next, unsettled) = mpsc::channel(BATCHES_IN_FLIGHT);
         let ending = stop.child_token();
-
-        let deciding = async {
-            let tag = deliveries.tag();
-            let mut batches = deliveries.ready_chunks(limits.batch_max_messages.into());
-            let mut is_done = false;
-            while !is_done {
-                let Some(batch) = ending.run_until_cancelled(batches.next()).await else { break };
-                let batch = batch.with_context(|| format!("the broker ended the consumer of {queue}"))?;
-                let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
-                is_done = until == Until::NewMessage && batch.iter().any(|message| !message.redelivered);
-                let unit = progress.begin(queue);
-                let wanted = || channel.status().connected() && !ending.is_cancelled();
-                let verdicts = decide(handler, queue, &batch, limits, wanted).await?;
-                let Some(publisher) = publishers.recv().await else { break };
-                settle_next.send((answer(publisher, queue, batch, verdicts).await?, unit)).await?;
-            }
-            drop(settle_next);
-            answered(channel.basic_cancel(tag, BasicCancelOptions { nowait: true })).await
-        };
-        let settling = async {
-            while let Some((batch, unit)) = unsettled.recv().await {
-                let publisher = settle(&channel, queue, batch, progress).await?;
-                drop(unit);
-                // Nobody needs it when no batch is decided any more.
-                free.send(publisher).await.ok();
-            }
-            Ok(())
-        };
+        let deciding = self.decide_batches(limits, until, &channel, deliveries, publishers, settle_next, &ending);
+        let settling = self.settle_batches(&channel, unsettled, free);
         both(&ending, deciding.boxed(), settling.boxed()).await
+    }
+
+    /// Its ends of the two channels are dropped when it returns, however it does: the other side waits for nobody then.
+    #[expect(clippy::too_many_arguments, reason = "it owns its ends of the channels")]
+    async fn decide_batches(
+        &self,
+        limits: Limits,
+        until: Until,
+        channel: &Channel,
+        deliveries: lapin::Consumer,
+        mut publishers: mpsc::Receiver<Publisher>,
+        settle_next: mpsc::Sender<(Answered, Unit)>,
+        ending: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (handler, queue, progress) = (self.handler, self.queue, self.progress);
+        let tag = deliveries.tag();
+        let mut batches = deliveries.ready_chunks(limits.batch_max_messages.into());
+        let mut is_done = false;
+        while !is_done {
+            let Some(batch) = ending.run_until_cancelled(batches.next()).await else { break };
+            let batch = batch.with_context(|| format!("the broker ended the consumer of {queue}"))?;
+            let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
+            is_done = until == Until::NewMessage && batch.iter().any(|message| times_returned(message) < SUSPECT_AFTER);
+            let unit = progress.begin(queue);
+            let wanted = || channel.status().connected() && !ending.is_cancelled();
+            let verdicts = decide(handler, queue, &batch, limits, wanted).await?;
+            let Some(publisher) = publishers.recv().await else { break };
+            let answering = answer(publisher, queue, batch, verdicts).await?;
+            if settle_next.send((answering, unit)).await.is_err() {
+                break;
+            }
+        }
+        answered(channel.basic_cancel(tag, BasicCancelOptions { nowait: true })).await
+    }
+
+    /// As [`decide_batches`](Self::decide_batches), it drops its ends of the channels when it returns.
+    async fn settle_batches(
+        &self,
+        channel: &Channel,
+        mut unsettled: mpsc::Receiver<(Answered, Unit)>,
+        free: mpsc::Sender<Publisher>,
+    ) -> anyhow::Result<()> {
+        while let Some((batch, unit)) = unsettled.recv().await {
+            let publisher = settle(channel, self.queue, batch, self.progress).await?;
+            drop(unit);
+            // Nobody needs it when no batch is decided any more.
+            free.send(publisher).await.ok();
+        }
+        Ok(())
     }
 }
 

@@ -83,10 +83,14 @@ async fn attempt<H: Handler>(handler: &H, part: &[Delivery], timeout: Duration) 
 /// Whether a message may be delivered once more without coming near the delivery limit of its queue, at which the broker
 /// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is held and tried.
 fn may_go_back(message: &Delivery) -> bool {
+    times_returned(message) < i64::from(DELIVERY_LIMIT) / 2
+}
+
+/// How often a message went back to its quorum queue.
+pub(super) fn times_returned(message: &Delivery) -> i64 {
     let headers = message.properties.headers().as_ref();
-    let count =
-        headers.and_then(|headers| headers.inner().get("x-delivery-count")).and_then(AMQPValue::as_long_long_int);
-    count.is_none_or(|count| count < i64::from(DELIVERY_LIMIT) / 2)
+    let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
+    count.and_then(AMQPValue::as_long_long_int).unwrap_or_default()
 }
 
 /// A message that fails alone is tried so many times more: what made it fail may have been a moment's.
