@@ -44,35 +44,6 @@ async fn a_message_whose_dead_letter_queue_is_full_is_kept_until_there_is_room()
     instance.stop().await;
 }
 
-/// Whatever waits for a part of the session that has failed must notice.
-#[tokio::test]
-async fn a_session_that_cannot_dead_letter_ends_and_the_next_goes_on_once_there_is_room() {
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-    let product = world.product(1_000).await;
-    let client = Client::connect(vhost.amqp_url()).await;
-    let instance = world.start(&vhost, &[]).await;
-    client.stop_listening_for_dead_letters().await;
-    fill_dead_letters(&vhost, &client).await;
-    let full = client.depth(&queues::dead(QUEUE)).await;
-    client.publish("order.created", b"second poison").await;
-    // More batches than there is room for beside the one that is not settled.
-    for n in 0..50 {
-        client.create(&format!("NEIGHBOUR-{n}"), &[(product, 1)]).await;
-    }
-    eventually("the session ends", async || {
-        let health = reqwest::get(format!("{}/health", instance.url)).await.unwrap();
-        let health: serde_json::Value = health.json().await.unwrap();
-        let reason = health["dependencies"]["rabbitmq"]["reason"].as_str().unwrap_or_default();
-        reason.contains("the dead-letter queue of order.created.inventory is full")
-    })
-    .await;
-    vhost.management().unlimit_queue(vhost.name(), &queues::dead(QUEUE)).unwrap();
-    eventually("it is dead-lettered", async || client.depth(&queues::dead(QUEUE)).await == full + 1).await;
-    eventually("all its neighbours have their stock", async || world.holds("held").await == 50).await;
-    eventually("nothing is left", async || client.depth(QUEUE).await == 0).await;
-    instance.stop().await;
-}
-
 #[tokio::test]
 async fn a_message_whose_answer_nobody_gets_is_kept_until_the_dead_letter_queue_has_room() {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
