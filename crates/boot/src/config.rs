@@ -24,7 +24,8 @@ pub fn parse<C: Parser>() -> C {
         sources.push(variables.flatten().collect());
         dotenvy::from_filename(file).ok();
     }
-    let read = secrets::read(without_empty(C::command()), &sources);
+    // Files first: a secret whose variable is empty may be in one.
+    let read = secrets::read(C::command(), &sources).map(without_empty);
     let parsed = read.and_then(|command| {
         let mut again = command.clone();
         C::from_arg_matches_mut(&mut command.get_matches()).map_err(|error| error.format(&mut again))
