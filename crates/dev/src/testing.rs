@@ -64,6 +64,13 @@ impl Database {
         &self.name
     }
 
+    /// Makes every new connection to this database read-only, as those to a standby are, or writable again. Established
+    /// connections stay as they are.
+    pub fn set_read_only(&self, is_read_only: bool) -> Result<()> {
+        let setting = if is_read_only { "set default_transaction_read_only = on" } else { "reset all" };
+        psql::execute(&self.server_url, &[&format!("alter database {} {setting}", self.name)]).map(drop)
+    }
+
     /// Ends every connection to this database from the server's side.
     pub fn close_connections(&self) -> Result<()> {
         let statement =

@@ -15,6 +15,7 @@ mod browser;
 mod containers;
 mod documents;
 mod edge;
+mod faults;
 mod health;
 mod hostile;
 mod interleavings;

@@ -294,12 +294,12 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
     Services { environment, inventory, orders, users }
 }
 
-fn with_amqp(environment: &[(String, String)], url: &str) -> Vec<(String, String)> {
+pub(crate) fn with_amqp(environment: &[(String, String)], url: &str) -> Vec<(String, String)> {
     environment.iter().cloned().chain([("AMQP_URL".to_owned(), url.to_owned())]).collect()
 }
 
 /// One of the programs, not run yet.
-fn command(program: &str, arguments: &[&str], environment: &[(String, String)], folder: &Folder) -> Command {
+pub(crate) fn command(program: &str, arguments: &[&str], environment: &[(String, String)], folder: &Folder) -> Command {
     let mut command = Command::new(instance::program(program, PROFILE).unwrap());
     command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(folder.path());
     command
