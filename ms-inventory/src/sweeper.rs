@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use database::Pool;
+use database::{Pool, bounded};
 use messaging::Fault;
 use messaging::outbox::Relay;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +18,10 @@ const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn run(pool: &Pool, relay: &Relay, engine: &Engine, shutdown: &CancellationToken) {
     let period = Duration::from_millis(engine.sweep_period_ms);
     while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-        let sweeping = tokio::time::timeout(SWEEP_TIMEOUT, sweep(pool, relay, engine));
-        match sweeping.await {
-            Ok(Ok(())) => (),
-            Ok(Err(error)) => tracing::warn!(%error, "the sweep has to wait"),
-            Err(_elapsed) => tracing::warn!(timeout_s = SWEEP_TIMEOUT.as_secs(), "the sweep timed out"),
+        match bounded(SWEEP_TIMEOUT, shutdown, sweep(pool, relay, engine)).await {
+            Some(Ok(())) => (),
+            Some(Err(error)) => tracing::warn!(%error, "the sweep has to wait"),
+            None => tracing::warn!("the sweep timed out"),
         }
     }
 }

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use database::bounded;
 use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
@@ -86,7 +87,7 @@ pub async fn consume<H: Handler>(
     if !wait_until_ready(handler, queue, limits.timeout(), stop).await {
         return Ok(());
     }
-    consumer.work(limits.single(), Until::NewMessage).await?;
+    consumer.work(limits.single(), Until::Unsuspected).await?;
     consumer.work(limits, Until::Stop).await
 }
 
@@ -120,8 +121,8 @@ impl Priority {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// A message is handled that has not come back again and again.
-    NewMessage,
+    /// A message is handled that is not suspect: see [`SUSPECT_AFTER`].
+    Unsuspected,
     /// The session is to end.
     Stop,
 }
@@ -139,7 +140,7 @@ impl<H: Handler> Consumer<'_, H> {
         let (settle_next, unsettled) = mpsc::channel(BATCHES_IN_FLIGHT);
         let ending = stop.child_token();
         let deciding = self.decide_batches(limits, until, &channel, deliveries, publishers, settle_next, &ending);
-        let settling = self.settle_batches(&channel, unsettled, free);
+        let settling = self.settle_batches(&channel, unsettled, free, &ending);
         both(&ending, deciding.boxed(), settling.boxed()).await
     }
 
@@ -163,10 +164,11 @@ impl<H: Handler> Consumer<'_, H> {
             let Some(batch) = ending.run_until_cancelled(batches.next()).await else { break };
             let batch = batch.with_context(|| format!("the broker ended the consumer of {queue}"))?;
             let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
-            is_done = until == Until::NewMessage && batch.iter().any(|message| times_returned(message) < SUSPECT_AFTER);
+            is_done =
+                until == Until::Unsuspected && batch.iter().any(|message| times_returned(message) < SUSPECT_AFTER);
             let unit = progress.begin(queue);
-            let wanted = || channel.status().connected() && !ending.is_cancelled();
-            let verdicts = decide(handler, queue, &batch, limits, wanted).await?;
+            let is_open = || channel.status().connected();
+            let verdicts = decide(handler, queue, &batch, limits, is_open, ending).await?;
             let Some(publisher) = publishers.recv().await else { break };
             let answering = answer(publisher, queue, batch, verdicts).await?;
             if settle_next.send((answering, unit)).await.is_err() {
@@ -182,9 +184,13 @@ impl<H: Handler> Consumer<'_, H> {
         channel: &Channel,
         mut unsettled: mpsc::Receiver<(Answered, Unit)>,
         free: mpsc::Sender<Publisher>,
+        ending: &CancellationToken,
     ) -> anyhow::Result<()> {
         while let Some((batch, unit)) = unsettled.recv().await {
-            let publisher = settle(channel, self.queue, batch, self.progress).await?;
+            // A broker that says that it is short of memory or disk is waited for as long as it says so.
+            let settling = settle(self.connection, channel, self.queue, batch, self.progress);
+            let settled = bounded(Duration::MAX, ending, settling).await;
+            let publisher = settled.context("the answers were not confirmed before the session ended")??;
             drop(unit);
             // Nobody needs it when no batch is decided any more.
             free.send(publisher).await.ok();

@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use database::Pool;
+use database::{Pool, bounded};
 use lapin::Connection;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
@@ -114,7 +114,7 @@ impl Relay {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let publisher = Publisher::open(connection, app_id).await?;
+        let mut publisher = Publisher::open(connection, app_id).await?;
         let mut failing = None;
         loop {
             let last_look = stop.is_cancelled();
@@ -125,19 +125,25 @@ impl Relay {
             }
             let begun = Instant::now();
             let unit = failing.take().unwrap_or_else(|| progress.begin(NAME));
-            match timeout(STEP_TIMEOUT, self.step(&publisher, progress)).await {
-                Ok(Ok(Step { more: true, .. })) => continue,
-                Ok(Ok(Step { taken: 0, .. })) => (),
-                Ok(Ok(_)) => {
-                    stop.run_until_cancelled(tokio::time::sleep_until(begun + PACE)).await;
+            match bounded(STEP_TIMEOUT, stop, self.step(&publisher, progress)).await {
+                Some(Ok(step)) => {
+                    if step.refused {
+                        publisher.reopen(connection).await?;
+                    }
+                    if step.more {
+                        continue;
+                    }
+                    if step.taken > 0 {
+                        stop.run_until_cancelled(tokio::time::sleep_until(begun + PACE)).await;
+                    }
                 }
-                Ok(Err(StepError::Database(error))) => {
+                Some(Err(StepError::Database(error))) => {
                     tracing::warn!(%error, "the outbox cannot be read");
                     failing = Some(unit);
                 }
-                Ok(Err(StepError::Broker(error))) => return Err(error.into()),
-                Err(_elapsed) => {
-                    tracing::warn!(timeout_s = STEP_TIMEOUT.as_secs(), "a step of the outbox timed out");
+                Some(Err(StepError::Broker(error))) => return Err(error.into()),
+                None => {
+                    tracing::warn!("a step of the outbox timed out");
                     failing = Some(unit);
                 }
             }
@@ -174,7 +180,7 @@ impl Relay {
             let postponed = if from == 0 { Some(postponed(&mut tx).await?) } else { None };
             tx.commit().await?;
             self.scan().found(done, postponed);
-            return Ok(Step { taken: 0, more: false });
+            return Ok(Step { taken: 0, more: false, refused: false });
         }
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = first.into_iter().map(|row| (row.id, row.into())).unzip();
         let confirming = publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT);
@@ -198,7 +204,7 @@ impl Relay {
         tx.commit().await?;
         self.scan().found(done, (!kept.is_empty()).then_some(true));
         metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
-        Ok(Step { taken: ids.len(), more: is_full || !later.is_empty() })
+        Ok(Step { taken: ids.len(), more: is_full || !later.is_empty(), refused: !refused.is_empty() })
     }
 
     fn scan(&self) -> MutexGuard<'_, Scan> {
@@ -213,6 +219,8 @@ pub struct Step {
     pub taken: usize,
     /// Whether it left events that are due.
     pub more: bool,
+    /// Whether the broker refused some of them, because a queue is full or has no leader.
+    pub refused: bool,
 }
 
 /// The events that are due from an id on, oldest first.

@@ -62,9 +62,18 @@ impl Publisher {
     /// # Errors
     /// When the connection is broken, or the broker does not answer.
     pub async fn open(connection: &Connection, app_id: &str) -> anyhow::Result<Self> {
-        let channel = session::answered(connection.create_channel()).await?;
-        session::answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let channel = open(connection).await?;
         Ok(Self { channel, connection: connection.status().clone(), app_id: short(app_id).unwrap_or_default() })
+    }
+
+    /// Goes on with a new channel. A channel that was refused once because a queue is full is refused also after the limit
+    /// of the queue was removed: RabbitMQ 3.10 tells a channel only that a queue fell below its limit.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub(crate) async fn reopen(&mut self, connection: &Connection) -> anyhow::Result<()> {
+        self.channel = open(connection).await?;
+        Ok(())
     }
 
     /// Hands messages to the broker, in order.
@@ -118,6 +127,12 @@ impl Publisher {
             None => properties,
         }
     }
+}
+
+async fn open(connection: &Connection) -> anyhow::Result<Channel> {
+    let channel = session::answered(connection.create_channel()).await?;
+    session::answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
 }
 
 impl Confirms {

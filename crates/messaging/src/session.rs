@@ -15,6 +15,11 @@ use tokio_util::sync::CancellationToken;
 /// How long a broker may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often an attempt to connect is waited for before it is given up. lapin keeps a thread for each attempt until its socket
+/// fails, and so a broker that is frozen must not cost one every few seconds; but an attempt that was reset in the middle of
+/// the handshake may never end.
+const MAX_WAITS: u32 = 3;
+
 /// How long a broker may take to answer one request; declaring a quorum queue takes it longest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -110,17 +115,22 @@ impl Broker {
     /// After `shutdown` the work is to finish what it has begun and return.
     pub async fn run(&self, shutdown: &CancellationToken, work: &impl Work) {
         let mut pauses = pauses();
-        let mut connecting = None;
+        let (mut connecting, mut waits) = (None, 0);
         while !shutdown.is_cancelled() {
             let begun = Instant::now();
-            // An attempt that is not answered is waited for again, not begun again: lapin keeps a thread for each.
             let attempt = connecting.get_or_insert_with(|| Box::pin(self.open()));
             let connected = shutdown.run_until_cancelled(tokio::time::timeout(CONNECT_TIMEOUT, attempt)).await;
             let ended = match connected {
                 None => break,
-                Some(Err(_elapsed)) => Err(anyhow::anyhow!("the broker does not answer")),
+                Some(Err(_elapsed)) => {
+                    waits += 1;
+                    if waits == MAX_WAITS {
+                        (connecting, waits) = (None, 0);
+                    }
+                    Err(anyhow::anyhow!("the broker does not answer"))
+                }
                 Some(Ok(connected)) => {
-                    connecting = None;
+                    (connecting, waits) = (None, 0);
                     match connected {
                         Ok(connection) => self.work_on(connection, work).await,
                         Err(error) => Err(error.into()),

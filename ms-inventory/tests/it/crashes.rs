@@ -22,6 +22,7 @@ use messaging::{Progress, Publisher};
 use ms_inventory::events::Created;
 use ms_inventory::hold::Reserver;
 use tokio::task::{block_in_place, spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Customer};
 use crate::world::{Instance, World, eventually};
@@ -47,12 +48,13 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
         let relay = Relay::new(world.connections.clone(), Duration::from_secs(1));
         let reserver = Reserver::new(world.connections.clone());
         let created = Created { reserver, relay, hold_ttl: Duration::from_secs(900) };
-        let verdicts = decide(&created, queue, &batch, Limits::default(), || true).await.unwrap();
+        let verdicts =
+            decide(&created, queue, &batch, Limits::default(), || true, &CancellationToken::new()).await.unwrap();
         if step >= Step::Answered {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();
             let answered = answer(publisher, queue, batch, verdicts).await.unwrap();
             if step >= Step::Settled {
-                settle(&channel, queue, answered, &Progress::default()).await.unwrap();
+                settle(&connection, &channel, queue, answered, &Progress::default()).await.unwrap();
             }
         }
     }

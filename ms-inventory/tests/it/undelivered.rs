@@ -13,66 +13,81 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::world::{World, eventually};
+use crate::world::{Instance, World, eventually};
 
 const QUEUE: &str = queues::ORDER_CREATED;
 
-/// Has the dead-letter queue take one message and refuse the next.
-async fn fill_dead_letters(vhost: &Vhost, client: &Client) {
-    client.publish("order.created", b"first poison").await;
-    eventually("the first is dead", async || client.depth(&queues::dead(QUEUE)).await == 1).await;
-    vhost.management().limit_queue(vhost.name(), &queues::dead(QUEUE), 1).unwrap();
-    eventually("the next is refused", async || !client.is_taken(queues::DEAD_LETTERS, QUEUE).await).await;
+/// An instance whose dead-letter queue is full.
+struct Full {
+    world: World,
+    vhost: Vhost,
+    client: Client,
+    instance: Instance,
+    product: i64,
+    /// How many messages are in the dead-letter queue.
+    depth: u32,
+}
+
+impl Full {
+    async fn start() -> Self {
+        let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+        let product = world.product(100).await;
+        let client = Client::connect(vhost.amqp_url()).await;
+        let instance = world.start(&vhost, &[]).await;
+        client.stop_listening_for_dead_letters().await;
+        client.publish("order.created", b"first poison").await;
+        eventually("the first is dead", async || client.depth(&queues::dead(QUEUE)).await == 1).await;
+        vhost.management().limit_queue(vhost.name(), &queues::dead(QUEUE), 1).unwrap();
+        eventually("the next is refused", async || !client.is_taken(queues::DEAD_LETTERS, QUEUE).await).await;
+        let depth = client.depth(&queues::dead(QUEUE)).await;
+        Self { world, vhost, client, instance, product, depth }
+    }
+
+    async fn one_more_is_dead_lettered_once_there_is_room(self) {
+        let dead = queues::dead(QUEUE);
+        assert_eq!(self.client.depth(&dead).await, self.depth);
+        self.vhost.management().unlimit_queue(self.vhost.name(), &dead).unwrap();
+        eventually("it is dead-lettered", async || self.client.depth(&dead).await == self.depth + 1).await;
+        self.instance.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_message_whose_dead_letter_queue_is_full_is_kept_until_there_is_room() {
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-    let product = world.product(100).await;
-    let client = Client::connect(vhost.amqp_url()).await;
-    let instance = world.start(&vhost, &[]).await;
-    client.stop_listening_for_dead_letters().await;
-    fill_dead_letters(&vhost, &client).await;
-    let full = client.depth(&queues::dead(QUEUE)).await;
-    client.publish("order.created", b"second poison").await;
-    client.create("NEIGHBOUR", &[(product, 1)]).await;
-    eventually("the neighbour's stock is held", async || world.holds("held").await == 1).await;
-    assert_eq!(client.depth(&queues::dead(QUEUE)).await, full);
-    vhost.management().unlimit_queue(vhost.name(), &queues::dead(QUEUE)).unwrap();
-    eventually("it is dead-lettered", async || client.depth(&queues::dead(QUEUE)).await == full + 1).await;
-    assert_eq!(client.answer().await["order_id"], "NEIGHBOUR");
-    instance.stop().await;
+    let full = Full::start().await;
+    full.client.publish("order.created", b"second poison").await;
+    full.client.create("NEIGHBOUR", &[(full.product, 1)]).await;
+    eventually("the neighbour's stock is held", async || full.world.holds("held").await == 1).await;
+    full.one_more_is_dead_lettered_once_there_is_room().await;
 }
 
 #[tokio::test]
 async fn a_message_whose_answer_nobody_gets_is_kept_until_the_dead_letter_queue_has_room() {
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-    let product = world.product(100).await;
-    let client = Client::connect(vhost.amqp_url()).await;
-    let instance = world.start(&vhost, &[]).await;
-    client.stop_listening_for_dead_letters().await;
-    fill_dead_letters(&vhost, &client).await;
-    let full = client.depth(&queues::dead(QUEUE)).await;
-    client.stop_listening().await;
-    client.create("UNHEARD", &[(product, 1)]).await;
-    eventually("its stock is held", async || world.holds("held").await == 1).await;
-    vhost.management().unlimit_queue(vhost.name(), &queues::dead(QUEUE)).unwrap();
-    eventually("it is dead-lettered", async || client.depth(&queues::dead(QUEUE)).await == full + 1).await;
-    instance.stop().await;
+    let full = Full::start().await;
+    full.client.stop_listening().await;
+    full.client.create("UNHEARD", &[(full.product, 1)]).await;
+    eventually("its stock is held", async || full.world.holds("held").await == 1).await;
+    full.one_more_is_dead_lettered_once_there_is_room().await;
 }
 
 #[tokio::test]
 async fn a_dead_letter_that_no_queue_takes_is_published_again_once_one_is_bound() {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let product = world.product(100).await;
     let client = Client::connect(vhost.amqp_url()).await;
-    let instance = world.start(&vhost, &[]).await;
+    // More batches than are in flight at once, so that some wait for the one that cannot be settled.
+    let instance = world.start(&vhost, &["--batch-max-messages", "1"]).await;
     client.stop_listening_for_dead_letters().await;
     let dead = queues::dead(QUEUE);
     let channel = client.connection.create_channel().await.unwrap();
     let (name, exchange, key) = (dead.as_str().into(), queues::DEAD_LETTERS.into(), QUEUE.into());
     channel.queue_unbind(name, exchange, key, FieldTable::default()).await.unwrap();
     client.publish("order.created", b"poison").await;
+    for n in 0..20 {
+        client.create(&format!("NEIGHBOUR-{n}"), &[(product, 1)]).await;
+    }
     eventually("it is dead-lettered", async || client.depth(&dead).await == 1).await;
+    eventually("its neighbours have their stock", async || world.holds("held").await == 20).await;
     instance.stop().await;
 }
 

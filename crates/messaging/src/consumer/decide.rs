@@ -3,9 +3,11 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use database::bounded;
 use futures::FutureExt;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
+use tokio_util::sync::CancellationToken;
 
 use super::{Handler, Limits, Verdict};
 use crate::Fault;
@@ -13,7 +15,8 @@ use crate::topology::DELIVERY_LIMIT;
 
 /// The first step: gets a verdict for each message of a batch, whatever it takes.
 ///
-/// - A transient fault is tried again with backoff, for as long as the batch is `wanted` and the limits allow.
+/// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
+///   It is wanted while its `channel` is open, and the session is not `ending`.
 /// - A batch that runs out of time is halved, because a slow server may bear a smaller one.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
 ///
@@ -26,8 +29,10 @@ pub async fn decide<H: Handler>(
     queue: &'static str,
     batch: &[Delivery],
     limits: Limits,
-    wanted: impl Fn() -> bool,
+    is_open: impl Fn() -> bool,
+    ending: &CancellationToken,
 ) -> anyhow::Result<Vec<Verdict>> {
+    let wanted = || is_open() && !ending.is_cancelled();
     let begun = Instant::now();
     let mut verdicts = Vec::with_capacity(batch.len());
     let whole = 0..batch.len();
@@ -35,7 +40,7 @@ pub async fn decide<H: Handler>(
     let (mut pauses, mut tries) = (pauses(), TRIES);
     while let Some(range) = undecided.pop() {
         let part = &batch[range.clone()];
-        match attempt(handler, part, limits.timeout()).await {
+        match attempt(handler, part, limits.timeout(), ending).await {
             Ok(decided) => {
                 anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
                 verdicts.extend(decided);
@@ -72,11 +77,16 @@ pub async fn decide<H: Handler>(
     Ok(verdicts)
 }
 
-async fn attempt<H: Handler>(handler: &H, part: &[Delivery], timeout: Duration) -> Result<Vec<Verdict>, Fault> {
+async fn attempt<H: Handler>(
+    handler: &H,
+    part: &[Delivery],
+    limit: Duration,
+    ending: &CancellationToken,
+) -> Result<Vec<Verdict>, Fault> {
     let handling = AssertUnwindSafe(handler.handle(part)).catch_unwind();
-    match tokio::time::timeout(timeout, handling).await {
-        Ok(handled) => handled.unwrap_or_else(|payload| Err(Fault::panicked(&*payload))),
-        Err(_elapsed) => Err(Fault::TimedOut(anyhow::anyhow!("not handled within {} s", timeout.as_secs()))),
+    match bounded(limit, ending, handling).await {
+        Some(handled) => handled.unwrap_or_else(|payload| Err(Fault::panicked(&*payload))),
+        None => Err(Fault::TimedOut(anyhow::anyhow!("not handled in time"))),
     }
 }
 
@@ -157,7 +167,7 @@ mod tests {
     }
 
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
-        let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true).await.unwrap();
+        let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
         verdicts.into_iter().map(|verdict| matches!(verdict, Verdict::Done(_))).collect()
     }
 
@@ -179,6 +189,6 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_is_no_longer_wanted_is_given_up() {
         let handler = Picky { server_is_back_after: Mutex::new(usize::MAX), panics: false };
-        assert!(decide(&handler, "q", &batch(&["a"]), LIMITS, || false).await.is_err());
+        assert!(decide(&handler, "q", &batch(&["a"]), LIMITS, || false, &CancellationToken::new()).await.is_err());
     }
 }

@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
+use lapin::{Channel, Connection};
 
 use super::Verdict;
 use crate::publisher::{CONFIRM_TIMEOUT, Frame};
@@ -57,23 +57,24 @@ pub async fn answer(
 /// # Errors
 /// When the connection breaks, or a dead-letter queue is gone or stays full. Nothing of the batch is acknowledged then.
 pub async fn settle(
+    connection: &Connection,
     channel: &Channel,
     queue: &'static str,
     answered: Answered,
     progress: &Progress,
 ) -> anyhow::Result<Publisher> {
-    let Answered { batch, dead, publisher, answers, dead_letters } = answered;
+    let Answered { batch, dead, mut publisher, answers, dead_letters } = answered;
     // One after the other: both wait for the same channel.
     let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
     let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
     // Both went through one channel, so a returned answer may have come in with the confirm of a dead letter.
     unplaced.returned.append(&mut unplaced_dead.returned);
-    place_dead_letters(&publisher, queue, &batch, &dead, unplaced_dead).await?;
+    place_dead_letters(connection, &mut publisher, queue, &batch, &dead, unplaced_dead).await?;
     if !unplaced.is_none() {
-        let undelivered = undelivered(&publisher, &batch, unplaced, queue, progress).await?;
+        let undelivered = undelivered(connection, &mut publisher, &batch, unplaced, queue, progress).await?;
         let frames = undelivered.iter().map(|(at, reason)| dead_letters::frame(queue, &batch[*at].0, reason));
         let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
-        place_dead_letters(&publisher, queue, &batch, &undelivered, placing).await?;
+        place_dead_letters(connection, &mut publisher, queue, &batch, &undelivered, placing).await?;
     }
     if let Some((last, _)) = batch.last() {
         channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
@@ -87,18 +88,19 @@ pub async fn settle(
 /// # Errors
 /// When the connection breaks, or the queue is gone or stays full.
 async fn place_dead_letters(
-    publisher: &Publisher,
+    connection: &Connection,
+    publisher: &mut Publisher,
     queue: &'static str,
     batch: &[(Delivery, Vec<Outgoing>)],
     dead: &[(usize, String)],
     unplaced: Unplaced,
 ) -> anyhow::Result<()> {
-    let frame = |at: usize| {
+    let frame = |_: &Publisher, at: usize| {
         let (place, reason) = &dead[at];
         dead_letters::frame(queue, &batch[*place].0, reason)
     };
     anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
-    let unplaced = retry_refused(publisher, unplaced.refused, frame).await?;
+    let unplaced = retry_refused(connection, publisher, unplaced.refused, frame).await?;
     anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
     anyhow::ensure!(unplaced.refused.is_empty(), "the dead-letter queue of {queue} is full");
     for (place, reason) in dead {
@@ -113,7 +115,8 @@ async fn place_dead_letters(
 /// # Errors
 /// When the connection breaks, or something was returned that is no answer: a dead letter whose queue is gone.
 async fn undelivered(
-    publisher: &Publisher,
+    connection: &Connection,
+    publisher: &mut Publisher,
     batch: &[(Delivery, Vec<Outgoing>)],
     unplaced: Unplaced,
     queue: &'static str,
@@ -125,7 +128,8 @@ async fn undelivered(
         .flat_map(|(at, (_, answers))| answers.iter().map(move |answer| (at, answer)))
         .collect();
     let mut returned: HashSet<String> = unplaced.returned.into_iter().collect();
-    let retried = retry_refused(publisher, unplaced.refused, |at| publisher.frame(answers[at].1)).await?;
+    let retried =
+        retry_refused(connection, publisher, unplaced.refused, |publisher, at| publisher.frame(answers[at].1)).await?;
     returned.extend(retried.returned);
     let mut undelivered = Vec::new();
     for (at, (place, answer)) in answers.iter().enumerate() {
@@ -147,12 +151,14 @@ const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(120);
 
 /// Publishes again, with backoff, what the broker refused: `refused` are places, and `frame` makes the message of a place.
+/// Each time it goes on with a new channel: see [`Publisher::reopen`].
 /// Tells which are still refused in the end, and what was returned on the way because its queue is gone.
 async fn retry_refused<'a>(
-    publisher: &Publisher,
+    connection: &Connection,
+    publisher: &mut Publisher,
     mut refused: Vec<usize>,
-    frame: impl Fn(usize) -> Frame<'a>,
-) -> Result<Unplaced, PublishError> {
+    frame: impl Fn(&Publisher, usize) -> Frame<'a>,
+) -> anyhow::Result<Unplaced> {
     let mut returned = Vec::new();
     for attempt in 0..TRIES {
         if refused.is_empty() {
@@ -160,7 +166,8 @@ async fn retry_refused<'a>(
         }
         tracing::warn!(refused.len = refused.len(), attempt, "the broker refuses messages; publishing them again");
         tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt)).await;
-        let sent = publisher.send_all(refused.iter().map(|at| frame(*at)).collect()).await?;
+        publisher.reopen(connection).await?;
+        let sent = publisher.send_all(refused.iter().map(|at| frame(publisher, *at)).collect()).await?;
         let unplaced = sent.wait(CONFIRM_TIMEOUT).await?;
         returned.extend(unplaced.returned);
         refused = unplaced.refused.into_iter().map(|at| refused[at]).collect();

@@ -107,14 +107,14 @@ impl Target<'_> {
                 let duration = millis(random, (200, 1_500));
                 self.broker.delete_exchange(choose(random, exchanges)).await;
                 hold(duration).await;
-                self.begin_sessions_anew().await;
+                self.heal(random).await;
             }
             Kind::RemovedBinding => {
                 let (queue, exchange, key) = choose(random, BINDINGS);
                 let duration = millis(random, (200, 1_500));
                 self.broker.remove_binding(queue, exchange, key).await;
                 hold(duration).await;
-                self.begin_sessions_anew().await;
+                self.heal(random).await;
             }
             Kind::Kill => {
                 let process = site.processes.choose(random).unwrap();
