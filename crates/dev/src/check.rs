@@ -14,7 +14,7 @@ use crate::queries::{self, Migrated, Recordings};
 use crate::servers::{self, Servers};
 use crate::tally::Tally;
 use crate::testing::{self, Folder};
-use crate::{dependencies, interrupt, playground, workspace};
+use crate::{dependencies, interrupt, npm_audit, playground, workspace};
 
 /// What to test.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Selection {
     pub filter: Option<String>,
     /// Only this package's.
     pub package: Option<String>,
+    /// Those that take long as well, which are marked as ignored.
+    pub long: bool,
 }
 
 impl Selection {
@@ -136,7 +138,9 @@ impl Check {
     }
 
     fn advisories(&mut self) -> Result<()> {
-        if let Some(notice) = dependencies::check_advisories(&self.dir, &self.progress)? {
+        let crates = dependencies::check_advisories(&self.dir, &self.progress)?;
+        let packages = npm_audit::check(&self.dir)?;
+        for notice in crates.into_iter().chain(packages) {
             println!("NOTICE: {notice}");
             self.notices.push(notice);
         }
@@ -181,6 +185,9 @@ impl Check {
             None => cargo.arg("--workspace"),
         };
         cargo.args(&selection.filter);
+        if selection.long {
+            cargo.args(["--", "--include-ignored"]);
+        }
         let process = self.spawn("cargo-test", cargo)?;
         let status = process.follow(|line| {
             println!("{line}");

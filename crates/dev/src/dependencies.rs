@@ -1,7 +1,7 @@
 //! What may come in as a dependency, and what is known against those we have: `deny.toml`, checked by cargo-deny.
 //!
 //! Advisories are kept in a repository on GitHub, which not every machine reaches. Where they cannot be fetched, those
-//! fetched earlier count, and where there are none, that is said and not held against the change.
+//! fetched earlier count, and where there are none, the snapshot in `crates/dev/advisories`.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use crate::advisories;
 use crate::install;
 use crate::log;
 use crate::process::{self, Farewell, Process};
@@ -45,8 +46,8 @@ fn is_worth_telling(line: &str, in_warning: &mut bool) -> bool {
     !line.is_empty() && (is_headline || !*in_warning)
 }
 
-/// Checks for advisories against what we depend on. Returns what whoever relies on the result has to know: that nothing
-/// was checked, or not by the newest advisories.
+/// Checks for advisories against what we depend on. Returns what whoever relies on the result has to know: that it was not
+/// checked by the newest advisories.
 pub fn check_advisories(dir: &Path, progress: &Progress) -> Result<Option<String>> {
     let fetched = fetch_advisories(dir, cargo_deny(dir, progress, &["fetch", "db"])?)?;
     let arguments = ["--offline", "--locked", "--color", "never", "check", "advisories"];
@@ -56,10 +57,33 @@ pub fn check_advisories(dir: &Path, progress: &Progress) -> Result<Option<String
     let mut verdict = Verdict::None;
     process.follow(|line| verdict = verdict.after(line))?;
     let judged = judge(fetched, verdict);
-    if judged.is_err() {
-        println!("{}", log::tail(&log, 1_000));
+    match judged {
+        Judged::Clean => Ok(None),
+        Judged::CleanByEarlier(why) => {
+            Ok(Some(format!("advisories are not the newest, because they could not be fetched: {why}")))
+        }
+        Judged::Unchecked(why) => check_snapshot(&why).map(Some),
+        Judged::Found => {
+            println!("{}", log::tail(&log, 1_000));
+            bail!("there are advisories")
+        }
+        Judged::Unusable => {
+            println!("{}", log::tail(&log, 1_000));
+            bail!("advisories were fetched and could not be checked")
+        }
     }
-    judged
+}
+
+/// Checks by the snapshot, because the newest could not be fetched for the reason `why`.
+fn check_snapshot(why: &str) -> Result<String> {
+    let snapshot = advisories::snapshot()?;
+    let found = advisories::find(&snapshot, &workspace::root()?.join("Cargo.lock"), &advisories::ignored()?)?;
+    for advisory in &found {
+        println!("{advisory}");
+    }
+    ensure!(found.is_empty(), "there are advisories");
+    let day = advisories::day(&snapshot)?;
+    Ok(format!("advisories are those up to {day}, because the newest could not be fetched: {why}"))
 }
 
 /// An error of the fetch is a value: it is no error of the check.
@@ -103,17 +127,26 @@ impl Verdict {
     }
 }
 
-fn judge(fetched: Result<(), String>, verdict: Verdict) -> Result<Option<String>> {
+/// What is to be made of a verdict.
+#[derive(Debug, PartialEq, Eq)]
+enum Judged {
+    Clean,
+    /// By advisories that were fetched earlier, because the newest could not be, for this reason.
+    CleanByEarlier(String),
+    /// There are no advisories, because they could not be fetched, for this reason.
+    Unchecked(String),
+    Found,
+    /// They were fetched and could not be read.
+    Unusable,
+}
+
+fn judge(fetched: Result<(), String>, verdict: Verdict) -> Judged {
     match (verdict, fetched) {
-        (Verdict::Found, _) => bail!("there are advisories"),
-        (Verdict::Clean, Ok(())) => Ok(None),
-        (Verdict::Clean, Err(why)) => {
-            Ok(Some(format!("advisories are not the newest, because they could not be fetched: {why}")))
-        }
-        (Verdict::None, Err(why)) => {
-            Ok(Some(format!("advisories were NOT CHECKED, because they could not be fetched: {why}")))
-        }
-        (Verdict::None, Ok(())) => bail!("advisories were fetched and could not be checked"),
+        (Verdict::Found, _) => Judged::Found,
+        (Verdict::Clean, Ok(())) => Judged::Clean,
+        (Verdict::Clean, Err(why)) => Judged::CleanByEarlier(why),
+        (Verdict::None, Err(why)) => Judged::Unchecked(why),
+        (Verdict::None, Ok(())) => Judged::Unusable,
     }
 }
 
@@ -165,12 +198,13 @@ mod tests {
         let clean = verdict("warning[yanked]: it is gone\n\nadvisories ok\n");
         let none = verdict("2026-11-20 19:21:50 [ERROR] failed to get 'FETCH_HEAD' metadata\n");
         let unreachable = || Err("Could not resolve host".to_owned());
-        assert!(judge(Ok(()), found).is_err());
-        assert!(judge(unreachable(), found).is_err());
-        assert_eq!(judge(Ok(()), clean).unwrap(), None);
-        assert!(judge(unreachable(), clean).unwrap().unwrap().contains("not the newest"));
-        assert!(judge(unreachable(), none).unwrap().unwrap().contains("NOT CHECKED"));
-        assert!(judge(Ok(()), none).is_err(), "what was fetched must be usable");
+        let why = || "Could not resolve host".to_owned();
+        assert_eq!(judge(Ok(()), found), Judged::Found);
+        assert_eq!(judge(unreachable(), found), Judged::Found);
+        assert_eq!(judge(Ok(()), clean), Judged::Clean);
+        assert_eq!(judge(unreachable(), clean), Judged::CleanByEarlier(why()));
+        assert_eq!(judge(unreachable(), none), Judged::Unchecked(why()));
+        assert_eq!(judge(Ok(()), none), Judged::Unusable, "what was fetched must be usable");
     }
 
     #[test]

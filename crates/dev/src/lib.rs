@@ -12,10 +12,12 @@ pub mod testing;
 pub mod status;
 pub mod up;
 
+pub mod advisories;
 pub mod bench;
 pub mod check;
 pub mod dependencies;
 pub mod fuzz;
+pub mod npm_audit;
 pub mod queries;
 pub mod tally;
 

@@ -1,6 +1,7 @@
 //! The `cargo dev` command line.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -9,7 +10,7 @@ use dev::check::Selection;
 use dev::progress::Progress;
 use dev::servers;
 use dev::status::Status;
-use dev::{accounts, bench, check, fuzz, install, interrupt, testing, up, workspace};
+use dev::{accounts, advisories, bench, check, fuzz, install, interrupt, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
@@ -65,6 +66,9 @@ enum Command {
         /// Fuzzes the parsers of outside input instead, or those whose name contains the filter
         #[arg(long, conflicts_with = "package")]
         fuzz: bool,
+        /// Runs the tests that take long as well
+        #[arg(long, conflicts_with = "fuzz")]
+        long: bool,
         /// How long each of them is fuzzed
         #[arg(long, default_value_t = 60, requires = "fuzz", value_name = "N")]
         seconds: u32,
@@ -78,6 +82,12 @@ enum Command {
     },
     /// Records the queries of each service in its .sqlx, after a change of SQL or of the schema
     Prepare,
+    /// Renews the snapshot of advisories, which is used where the newest cannot be fetched
+    Advisories {
+        /// A copy of github.com/RustSec/advisory-db; without one it is cloned
+        #[arg(long, value_name = "FOLDER")]
+        from: Option<PathBuf>,
+    },
     /// Starts only the test servers, leaves them running and prints their variables: eval "$(cargo dev servers)"
     Servers {
         /// Stops them and deletes their data
@@ -109,9 +119,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Token { role } => println!("{}", accounts::token(&running()?.users, &role)?),
         Command::Psql { name, arguments } => psql(&name, &arguments)?,
         Command::Test { fuzz: true, filter, seconds, .. } => return fuzz::run(&fuzz::Selection { filter, seconds }),
-        Command::Test { filter, package, .. } => return check::run(&Selection { filter, package }),
+        Command::Test { filter, package, long, .. } => return check::run(&Selection { filter, package, long }),
         Command::Bench { arguments } => return bench::run(&arguments),
         Command::Prepare => return check::record_queries(),
+        Command::Advisories { from } => advisories::renew(from.as_deref())?,
         Command::Servers { stop: false } => start_servers()?,
         Command::Servers { stop: true } => servers::stop_tests()?,
     }

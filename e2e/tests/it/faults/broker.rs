@@ -86,8 +86,10 @@ impl Broker {
     /// Makes sure that answers are collected, also after the exchange was deleted.
     pub(super) async fn bind_answers(&self) {
         let exchange = events::inventory::EXCHANGE;
-        self.declare_exchange(exchange, ExchangeKind::Topic).await;
         let channel = self.collecting.create_channel().await.unwrap();
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let arguments = FieldTable::default();
+        channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, arguments).await.unwrap();
         for key in ["stock.reserved", "stock.rejected", "stock.released"] {
             let (queue, options) = (self.answers_queue.clone(), QueueBindOptions::default());
             channel.queue_bind(queue, exchange.into(), key.into(), options, FieldTable::default()).await.unwrap();
@@ -131,14 +133,6 @@ impl Broker {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         *current = Some((connection, channel.clone()));
         Ok(channel)
-    }
-
-    /// Declares an exchange as the services do.
-    pub(super) async fn declare_exchange(&self, exchange: &str, kind: ExchangeKind) {
-        let connection = connect(&self.amqp_url).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        channel.exchange_declare(exchange.into(), kind, durable, FieldTable::default()).await.unwrap();
     }
 
     /// Deletes an exchange with all of its bindings.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use dev::proxy::{Delay, Direction, Proxy};
 use events::queues;
-use lapin::ExchangeKind;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -166,13 +165,13 @@ impl Target<'_> {
         }
     }
 
-    /// Each session declares what it needs, so that a new one repairs what was deleted, except for the exchange of dead
-    /// letters, which belongs to whoever set the broker up.
-    async fn begin_sessions_anew(&self) {
-        self.broker.declare_exchange(queues::DEAD_LETTERS, ExchangeKind::Direct).await;
+    /// Running services declare again within 10 s what was deleted, and new sessions at once: one or the other.
+    async fn heal(&self, random: &mut StdRng) {
         self.broker.bind_answers().await;
-        for proxy in &self.site.amqp {
-            proxy.reset_all();
+        if random.random_bool(0.5) {
+            for proxy in &self.site.amqp {
+                proxy.reset_all();
+            }
         }
     }
 }

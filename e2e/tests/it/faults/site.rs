@@ -23,7 +23,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_SECONDS", "3"),
     ("BATCH_TIMEOUT_SECONDS", "3"),
     ("BATCH_GIVE_BACK_SECONDS", "5"),
-    ("DRAIN_TIMEOUT_SECONDS", "5"),
+    ("DRAIN_TIMEOUT_SECONDS", "10"),
     ("HOLD_TTL_SECONDS", "3600"),
     ("SWEEP_PERIOD_MS", "200"),
     ("OUTBOX_PERIOD_MS", "50"),
@@ -37,7 +37,7 @@ const SETTINGS: &[(&str, &str)] = &[
 const AMQP_QUERY: &str = "heartbeat=2";
 
 /// How long a process may take to drain: its own time-out, and what a busy machine adds.
-const DRAIN_BOUND: Duration = Duration::from_secs(10);
+const DRAIN_BOUND: Duration = Duration::from_secs(15);
 
 /// How long a process may take to tell how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
