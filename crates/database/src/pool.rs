@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType};
@@ -34,7 +34,7 @@ pub struct Pool {
 impl Pool {
     /// A pool of at most `max_connections`, which connects when it is first asked.
     pub fn new(options: PgConnectOptions, max_connections: usize, bounds: &Bounds) -> Self {
-        let manager = Manager { options, distrusted: Arc::default(), came_back: Arc::default() };
+        let manager = Manager { options, state: Mutex::default() };
         let config = managed::PoolConfig {
             max_size: max_connections,
             // The most recently used first, so that a burst leaves connections that nobody uses, and they are closed.
@@ -76,19 +76,11 @@ impl Pool {
 
     /// Whether some user gave its connection back so recently: then users who wait will have theirs.
     pub(crate) fn moved_within(&self, limit: Duration) -> bool {
-        let came_back = *self.connections.manager().came_back.lock().unwrap_or_else(PoisonError::into_inner);
-        came_back.is_some_and(|at| at.elapsed() < limit)
-    }
-
-    /// How many connections there are at present, in use or idle.
-    pub fn size(&self) -> usize {
-        self.connections.status().size
+        self.connections.manager().state().came_back.is_some_and(|at| at.elapsed() < limit)
     }
 
     fn close_unused(&self) {
-        let manager = self.connections.manager();
-        let due = manager.distrusted.lock().unwrap_or_else(PoisonError::into_inner).is_cleanup_due();
-        if due {
+        if self.connections.manager().state().is_cleanup_due() {
             drop(self.connections.retain(|_, metrics| metrics.last_used() < MAX_IDLE));
         }
     }
@@ -98,20 +90,19 @@ impl Pool {
 #[derive(Debug)]
 pub(crate) struct Manager {
     options: PgConnectOptions,
-    distrusted: Arc<Mutex<Distrusted>>,
-    /// When a connection last came back idle.
-    came_back: Arc<Mutex<Option<Instant>>>,
+    state: Mutex<State>,
 }
 
-/// Which connections are not tested any more, but closed.
 #[derive(Debug, Default)]
-struct Distrusted {
-    /// Those that were last handed out before this.
-    before: Option<Instant>,
+struct State {
+    /// Connections that were last handed out before this are not tested any more, but closed.
+    distrusted_before: Option<Instant>,
+    /// When a connection last came back idle.
+    came_back: Option<Instant>,
     cleaned_up: Option<Instant>,
 }
 
-impl Distrusted {
+impl State {
     const CLEANUP_PERIOD: Duration = Duration::from_secs(60);
 
     fn is_cleanup_due(&mut self) -> bool {
@@ -127,18 +118,21 @@ impl Manager {
     /// Closes, instead of testing, every connection that was last handed out before now: one of them showed that the
     /// server or the way to it is not what it was, and to find that out of each would take as long again.
     pub(crate) fn distrust(&self) {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).before = Some(Instant::now());
+        self.state().distrusted_before = Some(Instant::now());
     }
 
     /// A connection came back idle.
     pub(crate) fn came_back(&self) {
-        *self.came_back.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.state().came_back = Some(Instant::now());
     }
 
     fn is_distrusted(&self, metrics: &Metrics) -> bool {
         let last_used = metrics.recycled.unwrap_or(metrics.created);
-        let before = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).before;
-        before.is_some_and(|before| last_used < before)
+        self.state().distrusted_before.is_some_and(|before| last_used < before)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,7 +29,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use self::broker::Broker;
-use self::checks::{Evidence, Logs, Stores, Violations, probe, settle};
+use self::checks::{DeadLetters, Evidence, Logs, Stores, Violations, probe, settle};
 use self::inject::Target;
 use self::load::{Loaded, place, publish_one};
 use self::plan::{Kind, Plan};
@@ -42,6 +42,9 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long a new order may take then.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long one seed may take.
+const SEED_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// How much there is of each product: of the first two enough for all, of the last for a few.
 const ON_HAND: [i64; 4] = [100_000, 100_001, 300, 40];
@@ -90,7 +93,7 @@ struct Report {
     poisoned: u64,
     reserved: usize,
     rejected: usize,
-    dead_lettered: usize,
+    dead_letters: DeadLetters,
     settled_after: Duration,
     took: Duration,
     violations: Violations,
@@ -112,7 +115,7 @@ async fn run_caught(plan: Plan) -> Report {
         poisoned: 0,
         reserved: 0,
         rejected: 0,
-        dead_lettered: 0,
+        dead_letters: DeadLetters::default(),
         settled_after: Duration::ZERO,
         took: Duration::ZERO,
         violations: Violations::default(),
@@ -128,7 +131,11 @@ async fn run(plan: &Plan, report: &mut Report) {
     let logs = Logs::begin();
     let opening = plan.clone();
     let site = spawn_blocking(move || Site::open(&opening)).await.unwrap();
-    let checked = AssertUnwindSafe(run_on(plan, &site, &logs, report)).catch_unwind().await;
+    let running = tokio::time::timeout(SEED_TIMEOUT, run_on(plan, &site, &logs, report));
+    let checked = AssertUnwindSafe(running).catch_unwind().await;
+    if matches!(checked, Ok(Err(_))) {
+        report.violations.add("the seed does not end", format!("{} s", SEED_TIMEOUT.as_secs()));
+    }
     if checked.is_err() || report.failed() {
         keep_logs(plan.seed, &site);
     }
@@ -179,7 +186,7 @@ async fn run_on(plan: &Plan, site: &Site, logs: &Logs, report: &mut Report) {
     report.reserved = answers.values().filter(|answer| !answer.reserved.is_empty()).count();
     report.rejected = answers.values().filter(|answer| answer.rejected > 0).count();
     let evidence = Evidence { plan, loaded: &loaded, poisoned: report.poisoned, answers, stores };
-    report.dead_lettered = evidence.check(site, &broker, violations).await;
+    report.dead_letters = evidence.check(site, &broker, violations).await;
     logs.check(site, violations);
     report.loaded = loaded;
 }
@@ -243,14 +250,16 @@ fn keep_logs(seed: u64, site: &Site) {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { plan, injected, loaded, poisoned, reserved, rejected, dead_lettered, .. } = self;
+        let Self { plan, injected, loaded, poisoned, reserved, rejected, .. } = self;
+        let DeadLetters { poison, at_delivery_limit, unheard } = self.dead_letters;
         let injected: Vec<String> = injected.iter().map(|(kind, count)| format!("{} × {count}", kind.name())).collect();
         let (outcome, injected) = (if self.failed() { "FAILED" } else { "ok" }, injected.join(", "));
         let (took, settled) = (self.took.as_secs_f32(), self.settled_after.as_secs_f32());
         writeln!(f, "seed {}: {outcome} after {took:.1} s, settled after {settled:.1} s; {injected}", plan.seed)?;
         write!(
             f,
-            "  {} published ({} again), {} placed ({} hung up), {poisoned} poison; {reserved} reserved, {rejected} rejected, {dead_lettered} dead-lettered{}",
+            "  {} published ({} again), {} placed ({} hung up), {poisoned} poison; {reserved} reserved, {rejected} rejected; \
+             dead-lettered: {poison} poison, {at_delivery_limit} at the delivery limit, {unheard} unheard{}",
             loaded.published.len(),
             loaded.repeated,
             loaded.placed.len(),
@@ -281,7 +290,8 @@ fn summary(reports: &[Report], took: Duration) -> String {
     let failed = total(&|report| usize::from(report.failed()));
     lines.push(format!(
         "\n{} seeds, {failed} of them failed, in {:.0} s: {} orders published ({} again), {} placed by clients ({} requests \
-         hung up), {} answered with StockReserved, {} with StockRejected, {} messages dead-lettered",
+         hung up), {} answered with StockReserved, {} with StockRejected; dead-lettered: {} poison, {} at the delivery limit, {} \
+         whose answer nobody listened to",
         reports.len(),
         took.as_secs_f32(),
         total(&|report| report.loaded.published.len()),
@@ -290,7 +300,9 @@ fn summary(reports: &[Report], took: Duration) -> String {
         total(&|report| report.loaded.hung_up),
         total(&|report| report.reserved),
         total(&|report| report.rejected),
-        total(&|report| report.dead_lettered),
+        total(&|report| report.dead_letters.poison),
+        total(&|report| report.dead_letters.at_delivery_limit),
+        total(&|report| report.dead_letters.unheard),
     ));
     let mut rules = BTreeMap::<&str, (usize, Vec<u64>)>::new();
     for report in reports {

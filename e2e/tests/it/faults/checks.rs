@@ -161,10 +161,10 @@ struct Hold {
 }
 
 impl Evidence<'_> {
-    /// Checks everything. Returns how many messages were dead-lettered.
-    pub(super) async fn check(&self, site: &Site, broker: &Broker, violations: &mut Violations) -> usize {
+    /// Checks everything. Returns how many messages were dead-lettered, and why.
+    pub(super) async fn check(&self, site: &Site, broker: &Broker, violations: &mut Violations) -> DeadLetters {
         let (holds, dead) = (self.holds().await, broker.dead_letters());
-        self.check_dead_letters(&dead, violations);
+        let dead_letters = self.check_dead_letters(&dead, violations);
         self.check_published(&holds, &dead_orders(&dead), violations);
         self.check_reserved(&holds, violations);
         self.check_orders(&holds, violations).await;
@@ -179,7 +179,7 @@ impl Evidence<'_> {
             let lines: Vec<String> = printed(&doctor).lines().take(5).map(str::to_owned).collect();
             violations.add("the doctor finds drift", lines.join("; "));
         }
-        dead.len()
+        dead_letters
     }
 
     async fn holds(&self) -> HashMap<String, Hold> {
@@ -196,15 +196,26 @@ impl Evidence<'_> {
             .collect()
     }
 
-    fn check_dead_letters(&self, dead: &[DeadLetter], violations: &mut Violations) {
+    fn check_dead_letters(&self, dead: &[DeadLetter], violations: &mut Violations) -> DeadLetters {
         let mut poison = BTreeSet::new();
+        let mut counts = DeadLetters::default();
         for DeadLetter { queue, message_id, reason, .. } in dead {
             let told = format!("{queue}: {message_id:?} {reason:?}");
             let is_poison = message_id.as_ref().is_some_and(|id| id.starts_with("poison-"));
             match reason {
                 None => violations.add("a dead letter has no reason", told),
-                Some(_) if is_poison => drop(poison.insert(message_id)),
-                Some(reason) if self.may_be_dead(reason) => {}
+                Some(_) if is_poison => {
+                    counts.poison += 1;
+                    poison.insert(message_id);
+                }
+                // It came back too often: to the broker that is poison.
+                Some(reason) if reason == "delivery_limit" => counts.at_delivery_limit += 1,
+                // There is no place for an answer while the queues for it are gone.
+                Some(reason)
+                    if reason.starts_with("nobody listens") && self.plan.kinds.contains(&Kind::DeletedExchange) =>
+                {
+                    counts.unheard += 1;
+                }
                 Some(_) => violations.add("a valid message is dead-lettered", told),
             }
         }
@@ -212,13 +223,7 @@ impl Evidence<'_> {
             let told = format!("{} of {} poison messages", poison.len(), self.poisoned);
             violations.add("a poison message is not dead-lettered", told);
         }
-    }
-
-    /// A message that comes back too often counts as poison to the broker, which also has no place for an answer while
-    /// the queues for it are gone.
-    fn may_be_dead(&self, reason: &str) -> bool {
-        let kinds = &self.plan.kinds;
-        reason == "delivery_limit" || (reason.starts_with("nobody listens") && kinds.contains(&Kind::DeletedExchange))
+        counts
     }
 
     /// Orders that were published, and that ms-orders does not know: nothing happens to them after their answer.
@@ -303,6 +308,16 @@ impl Evidence<'_> {
             }
         }
     }
+}
+
+/// How many messages were dead-lettered, and why.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DeadLetters {
+    pub(super) poison: usize,
+    /// Valid messages that came back too often.
+    pub(super) at_delivery_limit: usize,
+    /// Valid messages whose answer no queue was bound for.
+    pub(super) unheard: usize,
 }
 
 /// The orders whose OrderCreated was dead-lettered.

@@ -134,7 +134,8 @@ impl Target<'_> {
         }
     }
 
-    /// Silence of established connections ends for half of them only when they do. Silence of all ends.
+    /// Silence of established connections is in one direction or in both, and ends for half of them only when they do.
+    /// Silence of all ends.
     async fn silence(&self, proxies: &[Proxy; 2], random: &mut StdRng, hold: impl AsyncFn(Duration)) {
         let proxy = choose(random, [&proxies[0], &proxies[1]]);
         let (is_total, is_for_ever) = (random.random_bool(0.2), random.random_bool(0.5));
@@ -142,7 +143,10 @@ impl Target<'_> {
         if is_total {
             proxy.silence_all();
         } else {
-            proxy.silence_established();
+            match choose(random, [None, Some(Direction::ToServer), Some(Direction::ToClient)]) {
+                None => proxy.silence_established(),
+                Some(direction) => proxy.silence_established_in(direction),
+            };
         }
         hold(duration).await;
         if is_total || !is_for_ever {
