@@ -1,9 +1,9 @@
 //! How a service starts, reports and stops; the same for all of them.
 //!
 //! [`config`] reads what it is told, [`demo`] keeps demo secrets out of production, [`telemetry`] says what it does,
-//! [`health`] watches what it needs, [`http`] serves, [`client`] says whom, [`neighbour`] asks
-//! another service, [`shutdown`] ends it in order, [`service`] puts it together, and [`stack`] keeps a hostile message
-//! from ending it. Whatever is linked with this crate uses [`allocator`].
+//! [`health`] watches what it needs, [`http`] serves, [`client`] says whom, [`neighbour`] asks another service,
+//! [`shutdown`] ends it in order, [`service`] puts it together, and [`stack`] keeps a hostile message from ending it.
+//! Whatever is linked with this crate uses [`allocator`].
 
 mod allocator;
 pub mod client;

@@ -1,8 +1,8 @@
 //! A service's PostgreSQL database: its connections, transactions, migrations and health.
 //!
 //! In reading order: [`Pool`] hands out connections, [`Transaction`] begins and commits, [`Bounds`] limits every wait,
-//! [`bounded`] limits a unit of work,
-//! [`migrate`](Database::migrate) brings the schema up to date, [`check`](Database::check) tells whether writes work.
+//! [`bounded`] limits a unit of work, [`migrate`](Database::migrate) brings the schema up to date,
+//! [`check`](Database::check) tells whether writes work.
 //!
 //! **Architecture invariant:** a connection in the pool is idle: no statement is unanswered, and no transaction is open.
 //! A guard that is dropped in the middle of a statement closes its connection, so that whatever is dropped at an `await`

@@ -9,7 +9,7 @@ use ms_orders::order::{self, NewOrder, PlaceError};
 use ms_orders::till::Till;
 
 use crate::statements::Statements;
-use crate::world::{World, new_order, shop};
+use crate::world::{World, eventually, new_order, shop};
 
 fn till(world: &World) -> Till {
     Till::open(&world.connections, &Relay::new(world.connections.clone(), Duration::from_secs(1)), &shop())
@@ -128,4 +128,33 @@ async fn orders_take_the_same_number_of_statements_however_many() {
         counts.push(statements.heard().len());
     }
     assert_eq!(counts, [3, 3]);
+}
+
+/// Two instances that are sent the same keys in other orders. Each would have what the other waits for, and the database would
+/// end one of them as a deadlock.
+#[tokio::test]
+async fn the_same_keys_in_any_order_are_placed_without_a_deadlock() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    let orders = |keys: [&str; 3]| keys.map(|key| keyed(key, &[(1, 1)]));
+    let place = async |keys: [&str; 3]| {
+        let mut tx = world.connections.begin().await.unwrap();
+        let placed = order::place(&mut tx, &orders(keys), &shop()).await;
+        tx.commit().await.unwrap();
+        placed.expect("no deadlock").len()
+    };
+    let mut meanwhile = world.pool.begin().await.unwrap();
+    order::place(&mut meanwhile, &[keyed("b", &[(1, 1)])], &shop()).await.unwrap();
+    let letting_go = async {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("both wait", async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 2
+        })
+        .await;
+        meanwhile.rollback().await.unwrap();
+    };
+    let placed = tokio::join!(place(["a", "b", "c"]), place(["c", "b", "a"]), letting_go);
+    assert_eq!((placed.0, placed.1), (3, 3));
+    assert_eq!(world.count("orders").await, 3);
 }

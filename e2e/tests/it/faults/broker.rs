@@ -83,17 +83,25 @@ impl Broker {
         broker
     }
 
-    /// Makes sure that answers are collected, also after the exchange was deleted.
+    /// Makes sure that answers are collected, also after the exchange was deleted. It may be deleted again at the same time.
     pub(super) async fn bind_answers(&self) {
+        let begun = Instant::now();
+        while let Err(error) = self.try_bind_answers().await {
+            assert!(begun.elapsed() < PUBLISH_DEADLINE, "answers cannot be bound: {error}");
+        }
+    }
+
+    async fn try_bind_answers(&self) -> lapin::Result<()> {
         let exchange = events::inventory::EXCHANGE;
-        let channel = self.collecting.create_channel().await.unwrap();
+        let channel = self.collecting.create_channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         let arguments = FieldTable::default();
-        channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, arguments).await.unwrap();
+        channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, arguments).await?;
         for key in ["stock.reserved", "stock.rejected", "stock.released"] {
             let (queue, options) = (self.answers_queue.clone(), QueueBindOptions::default());
-            channel.queue_bind(queue, exchange.into(), key.into(), options, FieldTable::default()).await.unwrap();
+            channel.queue_bind(queue, exchange.into(), key.into(), options, FieldTable::default()).await?;
         }
+        channel.close(200, "bye".into()).await
     }
 
     /// What was answered so far.

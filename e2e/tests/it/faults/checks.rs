@@ -210,12 +210,7 @@ impl Evidence<'_> {
                 }
                 // It came back too often: to the broker that is poison.
                 Some(reason) if reason == "delivery_limit" => counts.at_delivery_limit += 1,
-                // There is no place for an answer while the queues for it are gone.
-                Some(reason)
-                    if reason.starts_with("nobody listens") && self.plan.kinds.contains(&Kind::DeletedExchange) =>
-                {
-                    counts.unheard += 1;
-                }
+                Some(reason) if reason.starts_with("nobody listens") && self.may_be_unheard() => counts.unheard += 1,
                 Some(_) => violations.add("a valid message is dead-lettered", told),
             }
         }
@@ -224,6 +219,11 @@ impl Evidence<'_> {
             violations.add("a poison message is not dead-lettered", told);
         }
         counts
+    }
+
+    /// There is no place for an answer while no queue is bound for it.
+    fn may_be_unheard(&self) -> bool {
+        [Kind::DeletedExchange, Kind::RemovedBinding].iter().any(|kind| self.plan.kinds.contains(kind))
     }
 
     /// Orders that were published, and that ms-orders does not know: nothing happens to them after their answer.
