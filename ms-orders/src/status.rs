@@ -3,8 +3,8 @@
 //! ```text
 //! PENDING ──reserved──▶ CONFIRMED ──paid──▶ COMPLETED ──refunded, or the goods were gone──▶ REFUNDED
 //!    │                      │
-//!    │ rejected, released   │ declined, released, out of time
-//!    │ or cancelled         │ or cancelled
+//!    │ rejected, released   │ declined, rejected, released,
+//!    │ or cancelled         │ out of time or cancelled
 //!    └──────────────────────┴──▶ CANCELLED
 //! ```
 
@@ -101,9 +101,11 @@ pub fn next(status: Status, happening: Happening) -> Next {
 
         (Confirmed, H::Paid) => Become(Completed),
         (Confirmed, H::Declined | H::Cancelled | H::OutOfTime) => Become(Cancelled),
-        (Confirmed, H::Released(ReleaseCause::Cancelled | ReleaseCause::Expired)) => Become(Cancelled),
-        // A refund follows a payment, and an order that is only confirmed has none.
-        (Confirmed, H::Reserved | H::Sold | H::Rejected | H::Released(ReleaseCause::Refunded) | H::Refunded) => Nothing,
+        // Nothing is held for it any more, so it must not be charged. Rejected and returned are final for inventory, so
+        // neither is out of date, however late it comes.
+        (Confirmed, H::Rejected | H::Released(_)) => Become(Cancelled),
+        // Refunded: a refund follows a payment, and an order that is only confirmed has none.
+        (Confirmed, H::Reserved | H::Sold | H::Refunded) => Nothing,
 
         (Completed, H::Sold) => Answered,
         // Its time was up before inventory heard of the payment, and others have bought the rest; or inventory has taken
@@ -156,10 +158,10 @@ mod tests {
         let table = [
             (H::Reserved,              [Become(Confirmed), Nothing,           Nothing,          Nothing,  GiveBack]),
             (H::Sold,                  [Become(Confirmed), Nothing,           Answered,         Answered, GiveBack]),
-            (H::Rejected,              [Become(Cancelled), Nothing,           Become(Refunded), Answered, Nothing]),
+            (H::Rejected,              [Become(Cancelled), Become(Cancelled), Become(Refunded), Answered, Nothing]),
             (H::Released(R::Cancelled), [Become(Cancelled), Become(Cancelled), Nothing,         Nothing,  Nothing]),
             (H::Released(R::Expired),  [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),
-            (H::Released(R::Refunded), [Become(Cancelled), Nothing,           Become(Refunded), Answered, Nothing]),
+            (H::Released(R::Refunded), [Become(Cancelled), Become(Cancelled), Become(Refunded), Answered, Nothing]),
             (H::Paid,                  [Nothing,           Become(Completed), Nothing,          Nothing,  Nothing]),
             (H::Declined,              [Nothing,           Become(Cancelled), Nothing,          Nothing,  Nothing]),
             (H::Cancelled,             [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),

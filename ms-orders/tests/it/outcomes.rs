@@ -75,8 +75,7 @@ async fn repeated_and_late_answers_change_nothing() {
 
     for _ in 0..2 {
         inventory.reserve(&held).await;
-        inventory.reject(&held).await;
-        inventory.release(&held, "refunded").await;
+        inventory.sell(&held).await;
         inventory.reject(&refused).await;
         inventory.release(&refused, "cancelled").await;
     }
@@ -86,6 +85,76 @@ async fn repeated_and_late_answers_change_nothing() {
     instance.order_once(&marker, "CONFIRMED").await;
     assert_eq!(instance.order(&held).await, confirmed);
     assert_eq!(instance.order(&refused).await, cancelled);
+}
+
+/// Inventory is asked for an order again, for instance because the broker delivers OrderCreated twice, and tells how it
+/// stands by then. What it told before may come later.
+#[tokio::test]
+async fn answers_to_a_repeated_order_move_no_order_that_is_settled() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let [paid, returned] = [world.place(&[(1, 2)]).await, world.place(&[(1, 2)]).await];
+    for id in [&paid, &returned] {
+        world.confirm(id, &shop()).await;
+        world.happens(&order_id(id), What::Paid, &shop()).await;
+        inventory.sell(id).await;
+    }
+    world.happens(&order_id(&returned), what(&returned, Happening::Refunded), &shop()).await;
+    inventory.release(&returned, "refunded").await;
+    // By now both are answered, as far as `returned` can be before its payment is back.
+    let marker = world.place(&[(1, 2)]).await;
+    inventory.reserve(&marker).await;
+    instance.order_once(&marker, "CONFIRMED").await;
+    let before = (instance.order(&paid).await, instance.order(&returned).await);
+    assert_eq!((&before.0["status"], &before.1["status"]), (&json!("COMPLETED"), &json!("REFUNDED")));
+
+    for id in [&paid, &returned] {
+        inventory.sell(id).await;
+        inventory.reserve(id).await;
+        inventory.release(id, "expired").await;
+        inventory.release(id, "cancelled").await;
+        inventory.sell(id).await;
+    }
+    inventory.release(&returned, "refunded").await;
+    let marker = world.place(&[(1, 2)]).await;
+    inventory.reserve(&marker).await;
+    instance.order_once(&marker, "CONFIRMED").await;
+    for (id, before) in [(&paid, &before.0), (&returned, &before.1)] {
+        let after = instance.order(id).await;
+        assert_eq!((&after["status"], &after["timeline"]), (&before["status"], &before["timeline"]));
+    }
+    let owed: i64 = sqlx::query_scalar("select count(*) from orders where overdue_at is not null and id = any($1)")
+        .bind([&paid, &returned])
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(owed, 0, "inventory owes them nothing more");
+    instance.stop().await;
+}
+
+/// Inventory says so of an order whose payment is due: it must not be charged for what it does not get.
+#[tokio::test]
+async fn a_confirmed_order_that_inventory_has_nothing_for_is_cancelled_and_not_charged() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let [rejected, returned] = [world.place(&[(1, 2)]).await, world.place(&[(1, 2)]).await];
+    for id in [&rejected, &returned] {
+        inventory.reserve(id).await;
+        instance.order_once(id, "CONFIRMED").await;
+    }
+    inventory.reject(&rejected).await;
+    inventory.release(&returned, "refunded").await;
+    for (id, reason) in [(&rejected, "Insufficient stock"), (&returned, "The order was refunded")] {
+        let cancelled = instance.order_once(id, "CANCELLED").await;
+        assert_eq!(cancelled["reason"], reason);
+        assert_eq!(cancelled["payment"]["status"], "CANCELLED");
+        assert_eq!(statuses(&cancelled), ["PENDING", "CONFIRMED", "CANCELLED"]);
+    }
+    instance.stop().await;
 }
 
 #[tokio::test]
@@ -169,8 +238,12 @@ async fn what_is_not_ours_is_ignored_and_what_is_no_answer_is_dead_lettered_with
     assert_eq!(cancelled["reason"].as_str().unwrap().chars().count(), 1_000);
 }
 
-fn what(order_id: &str, happening: Happening) -> What {
-    let order_id = OrderId::try_from(order_id.to_owned()).unwrap();
+fn order_id(id: &str) -> OrderId {
+    OrderId::try_from(id.to_owned()).unwrap()
+}
+
+fn what(id: &str, happening: Happening) -> What {
+    let order_id = order_id(id);
     let reserved = |order_id, expires_at| StockEvent::Reserved(StockReserved { order_id, items: vec![], expires_at });
     What::Stock(match happening {
         Happening::Reserved => reserved(order_id, Some(EXPIRES_AT.parse().unwrap())),
@@ -187,9 +260,8 @@ fn what(order_id: &str, happening: Happening) -> What {
     })
 }
 
-fn news(order_id: &str, happening: Happening) -> News {
-    let what = what(order_id, happening);
-    News { order_id: OrderId::try_from(order_id.to_owned()).unwrap(), what, message_id: None, trace: Trace::start() }
+fn news(id: &str, happening: Happening) -> News {
+    News { order_id: order_id(id), what: what(id, happening), message_id: None, trace: Trace::start() }
 }
 
 #[tokio::test]

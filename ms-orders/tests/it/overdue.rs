@@ -51,6 +51,34 @@ async fn an_unanswered_order_is_asked_for_again_until_it_is_answered() {
     instance.stop().await;
 }
 
+/// Inventory held its stock and nobody heard of it; by the time it is asked again, the hold has run out.
+#[tokio::test]
+async fn an_order_that_is_asked_for_again_after_its_hold_has_ended_is_cancelled() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "1")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, &[]).await;
+    let id = world.place(&[(1, 2)]).await;
+    let asked = inventory.event().await;
+    let_pauses_pass(&world).await;
+    assert_eq!(inventory.event().await, asked);
+
+    // To the question and by inventory's outbox; the answer to the first question was delayed until now.
+    inventory.release(&id, "expired").await;
+    inventory.release(&id, "expired").await;
+    inventory.reserve(&id).await;
+    let cancelled = instance.order_once(&id, "CANCELLED").await;
+    assert_eq!(cancelled["reason"], "The reservation expired");
+    assert_eq!(cancelled["payment"], serde_json::Value::Null);
+
+    let marker = world.place(&[(1, 2)]).await;
+    assert_eq!(inventory.event().await["order_id"], marker, "a release was asked for that had happened");
+    inventory.reserve(&marker).await;
+    instance.order_once(&marker, "CONFIRMED").await;
+    assert_eq!(instance.order(&id).await, cancelled);
+    instance.stop().await;
+}
+
 /// The broker lost what inventory said of the end of the hold.
 #[tokio::test]
 async fn an_order_whose_time_is_up_is_cancelled_though_nobody_said_so() {
