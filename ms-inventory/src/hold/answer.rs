@@ -39,10 +39,10 @@ pub enum Answer {
     Conflict,
 }
 
-/// The stored answers of orders.
+/// What known orders are told.
 pub(super) type Answers = HashMap<OrderId, Stored>;
 
-/// A stored answer, and what was asked.
+/// The answer to a known order, and what it asked for.
 pub(super) struct Stored {
     /// Not known of a cancellation that came before its order.
     lines: Option<Lines>,
@@ -64,11 +64,38 @@ impl Stored {
         self.lines.as_ref().filter(|_| self.is_due)
     }
 
-    /// Its time has run out, and what was held is released.
+    /// Its hold was released in this transaction, because its time has run out.
     pub(super) fn expire(&mut self) {
-        if let Some(lines) = self.lines.clone().filter(|_| self.is_due) {
+        if let Some(lines) = self.lines.clone() {
             self.answer = Answer::Released { lines, cause: ReleaseCause::Expired };
             self.is_due = false;
+        }
+    }
+}
+
+/// What is stored of an order, as far as it is told.
+struct Record {
+    status: Status,
+    lines: Option<Lines>,
+    expires_at: Option<DateTime<Utc>>,
+    reason: String,
+    shortages: Vec<Shortage>,
+}
+
+impl Record {
+    /// The answer to a repeated order by its status. `None` only for a record that cannot be: without the lines that it
+    /// holds, sold or released.
+    fn answer(&self) -> Option<Answer> {
+        let released = |cause| Some(Answer::Released { lines: self.lines.clone()?, cause });
+        match self.status {
+            Status::Held => Some(Answer::Reserved { lines: self.lines.clone()?, expires_at: self.expires_at }),
+            Status::Committed => Some(Answer::Reserved { lines: self.lines.clone()?, expires_at: None }),
+            Status::Released => released(ReleaseCause::Cancelled),
+            Status::Expired => released(ReleaseCause::Expired),
+            Status::Returned => released(ReleaseCause::Refunded),
+            Status::Rejected => {
+                Some(Answer::Rejected { reason: self.reason.clone(), shortages: self.shortages.clone() })
+            }
         }
     }
 }
@@ -90,25 +117,19 @@ pub(super) async fn stored(conn: &mut PgConnection, orders: &[&Order]) -> Result
     for row in rows {
         let order_id = OrderId::try_from(row.order_id).map_err(|error| Fault::Sticky(error.into()))?;
         let lines = row.product_ids.zip(row.quantities).map(|(ids, quantities)| Lines::from_columns(&ids, &quantities));
-        let answer = match row.status {
-            Status::Held => lines.clone().map(|lines| Answer::Reserved { lines, expires_at: row.expires_at }),
-            Status::Committed => lines.clone().map(|lines| Answer::Reserved { lines, expires_at: None }),
-            Status::Released => released(&lines, ReleaseCause::Cancelled),
-            Status::Expired => released(&lines, ReleaseCause::Expired),
-            Status::Returned => released(&lines, ReleaseCause::Refunded),
-            Status::Rejected => None,
-        };
-        let answer = answer.unwrap_or_else(|| Answer::Rejected {
+        let record = Record {
+            status: row.status,
+            lines,
+            expires_at: row.expires_at,
             reason: row.reason.unwrap_or_default(),
             shortages: row.shortages.map(|Json(shortages)| shortages).unwrap_or_default(),
-        });
-        answers.insert(order_id, Stored { lines, answer, is_due: row.is_due });
+        };
+        let answer = record
+            .answer()
+            .ok_or_else(|| Fault::Sticky(anyhow::anyhow!("order {order_id} is {:?} without lines", record.status)))?;
+        answers.insert(order_id, Stored { lines: record.lines, answer, is_due: row.is_due });
     }
     Ok(answers)
-}
-
-fn released(lines: &Option<Lines>, cause: ReleaseCause) -> Option<Answer> {
-    lines.clone().map(|lines| Answer::Released { lines, cause })
 }
 
 /// Decisions on new orders, and what they rest on.
@@ -237,4 +258,44 @@ pub(super) async fn store(
         answers.insert(order.id.clone(), Stored { lines: Some(lines), answer, is_due: false });
     }
     Ok(Some(answers))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::events::Item;
+
+    use super::*;
+
+    #[test]
+    fn a_repeated_order_is_answered_by_the_status_of_its_record() {
+        let (lines, end) = (Lines::of(&[Item { product_id: 1, quantity: 2 }]), DateTime::UNIX_EPOCH);
+        let shortages = vec![Shortage { product_id: 1, requested: 2, available: 1 }];
+        let reserved = |expires_at| Answer::Reserved { lines: lines.clone(), expires_at };
+        let released = |cause| Answer::Released { lines: lines.clone(), cause };
+        let rejected = Answer::Rejected { reason: "Insufficient stock".to_owned(), shortages: shortages.clone() };
+        let table = [
+            (Status::Held, reserved(Some(end))),
+            (Status::Committed, reserved(None)),
+            (Status::Released, released(ReleaseCause::Cancelled)),
+            (Status::Expired, released(ReleaseCause::Expired)),
+            (Status::Returned, released(ReleaseCause::Refunded)),
+            (Status::Rejected, rejected),
+        ];
+        for (status, answer) in table {
+            let is_rejected = status == Status::Rejected;
+            let mut record = Record {
+                status,
+                lines: Some(lines.clone()),
+                // The columns of each status, as the constraints of the table demand.
+                expires_at: (!is_rejected).then_some(end),
+                reason: if is_rejected { "Insufficient stock".to_owned() } else { String::new() },
+                shortages: if is_rejected { shortages.clone() } else { Vec::new() },
+            };
+            assert_eq!(record.answer(), Some(answer.clone()), "{status:?}");
+
+            // An order that ended before it came has no lines, and can only be rejected.
+            record.lines = None;
+            assert_eq!(record.answer(), is_rejected.then_some(answer), "{status:?} without lines");
+        }
+    }
 }

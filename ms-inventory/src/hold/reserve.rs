@@ -7,7 +7,7 @@ use database::Pool;
 use messaging::Fault;
 use sqlx::PgConnection;
 
-use super::answer::{Answer, Answers, Decided, Stored, store, stored};
+use super::answer::{Answer, Answers, Decided, store, stored};
 use super::expire::{Due, due, expire, unlocked};
 use super::forecast::Forecast;
 use super::{Attempt, Changes, Transaction, commit, lock, look, write};
@@ -137,8 +137,7 @@ impl Transaction for Reservation<'_> {
         if !unlocked_again.is_empty() {
             return Ok(Attempt::Again(unlocked_again));
         }
-        release(conn, &due_again, &mut levels, &mut changes).await?;
-        answers.values_mut().for_each(Stored::expire);
+        release(conn, &due_again, &mut answers, &mut levels, &mut changes).await?;
         let mut expired = due_again.len();
         let mut short;
         let decisions = loop {
@@ -152,7 +151,7 @@ impl Transaction for Reservation<'_> {
             if !unlocked.is_empty() {
                 return Ok(Attempt::Again(unlocked));
             }
-            release(conn, &due, &mut levels, &mut changes).await?;
+            release(conn, &due, &mut answers, &mut levels, &mut changes).await?;
             expired += due.len();
         };
         let orders = decided(fresh, decisions, &mut changes);
@@ -170,10 +169,12 @@ impl Transaction for Reservation<'_> {
     }
 }
 
-/// Expires holds, whose stock rows are locked, and takes what they held off the levels and into the changes.
+/// Expires holds, whose stock rows are locked, and takes what they held off the levels and into the changes. An order among
+/// them that is asked for again is told so.
 async fn release(
     conn: &mut PgConnection,
     due: &[Due],
+    answers: &mut Answers,
     levels: &mut Levels,
     changes: &mut Changes,
 ) -> Result<(), Fault> {
@@ -181,6 +182,9 @@ async fn release(
     for hold in due {
         hold.lines.free(levels);
         changes.free(&hold.lines);
+        if let Some(stored) = answers.get_mut(&hold.order_id) {
+            stored.expire();
+        }
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod ledger;
 mod messages;
 mod networks;
 mod relay;
+mod repetitions;
 mod settling;
 mod standby;
 mod strangers;

@@ -170,7 +170,7 @@ async fn endings_take_the_same_number_of_statements_however_many() {
 }
 
 /// How often prepared statements were executed on the one connection, but for this question.
-async fn executions(alone: &Pool) -> i64 {
+pub(crate) async fn executions(alone: &Pool) -> i64 {
     let sum = "select coalesce(sum(generic_plans + custom_plans), 0)::bigint
                from pg_prepared_statements
                where statement not like '%pg_prepared_statements%' and statement not like '%pg_catalog%'";
