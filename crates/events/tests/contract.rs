@@ -5,7 +5,7 @@
 use events::inventory::{ProductChanged, ProductDeleted, ProductEvent, StockEvent, StockReleased, StockReserved};
 use events::inventory::{ReleaseCause, Shortage, StockRejected};
 use events::orders::{OrderCancelled, OrderCompleted, OrderCreated, OrderEvent, OrderRefunded};
-use events::{Event, Item, MAX_BODY_BYTES, OrderId, ParseError};
+use events::{Event, Item, MAX_BODY_BYTES, OrderId, ParseError, queues};
 
 fn order_id() -> OrderId {
     OrderId::try_from("ORD-12345".to_owned()).unwrap()
@@ -140,6 +140,57 @@ fn what_is_no_event_says_why() {
     assert!(not_utf8.to_string().contains("unicode"), "{not_utf8}");
     let huge = OrderEvent::parse(&vec![b' '; MAX_BODY_BYTES + 1]).unwrap_err();
     assert!(matches!(huge, ParseError::TooLarge(_)));
+}
+
+#[test]
+fn a_body_of_exactly_the_largest_size_is_read() {
+    let mut body = br#"{"event":"OrderCreated","order_id":"A","items":[]}"#.to_vec();
+    body.resize(MAX_BODY_BYTES, b' ');
+    assert!(OrderEvent::parse(&body).is_ok());
+}
+
+#[test]
+fn fields_that_may_be_missing_have_their_documented_meaning() {
+    let order_id = order_id();
+    for (body, event) in [
+        (
+            r#"{"event":"OrderRefunded","order_id":"ORD-12345"}"#,
+            OrderEvent::Refunded(OrderRefunded { order_id: order_id.clone(), reason: String::new(), restock: true }),
+        ),
+        (
+            r#"{"event":"OrderCancelled","order_id":"ORD-12345"}"#,
+            OrderEvent::Cancelled(OrderCancelled { order_id: order_id.clone(), reason: String::new() }),
+        ),
+        (
+            r#"{"event":"OrderCompleted","order_id":"ORD-12345"}"#,
+            OrderEvent::Completed(OrderCompleted { order_id, items: vec![] }),
+        ),
+    ] {
+        assert_eq!(OrderEvent::parse(body.as_bytes()).unwrap(), event);
+    }
+}
+
+/// A dead letter names the event that came to the wrong queue.
+#[test]
+fn an_event_is_named_by_its_tag() {
+    for name in ["OrderCreated", "OrderCompleted", "OrderCancelled", "OrderRefunded"] {
+        let body = format!(r#"{{"event":"{name}","order_id":"A","items":[]}}"#);
+        assert_eq!(OrderEvent::parse(body.as_bytes()).unwrap().name(), name);
+    }
+}
+
+/// They are names in the broker, which outlive every version of the services.
+#[test]
+fn queues_and_exchanges_of_dead_letters_are_named_after_their_queue() {
+    assert_eq!(queues::dead(queues::ORDER_CREATED), "order.created.inventory.dead");
+    assert_eq!(queues::replay(queues::ORDER_CREATED), "order.created.inventory.replay");
+}
+
+#[test]
+fn an_order_id_is_given_back_as_it_came() {
+    let id = order_id();
+    assert_eq!((id.as_str(), id.to_string().as_str()), ("ORD-12345", "ORD-12345"));
+    assert_eq!(id.into_string(), "ORD-12345");
 }
 
 #[test]
