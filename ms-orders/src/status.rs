@@ -145,7 +145,33 @@ pub fn next(status: Status, happening: Happening) -> Next {
 
 #[cfg(test)]
 mod tests {
+    use events::OrderId;
+    use events::inventory::{StockRejected, StockReleased, StockReserved};
+
     use super::*;
+
+    /// Held with an end, sold without one: confused, an order that is only held would count as sold, or the other way round.
+    #[test]
+    fn each_event_of_inventory_is_something_else_that_happens() {
+        let order_id = OrderId::try_from("A".to_owned()).unwrap();
+        let reserved = StockReserved { order_id: order_id.clone(), items: vec![], expires_at: None };
+        let held = StockReserved { expires_at: Some(chrono::DateTime::UNIX_EPOCH), ..reserved.clone() };
+        let rejected = StockRejected { order_id: order_id.clone(), reason: String::new(), shortages: vec![] };
+        assert_eq!(Happening::from(&StockEvent::Reserved(held)), Happening::Reserved);
+        assert_eq!(Happening::from(&StockEvent::Reserved(reserved)), Happening::Sold);
+        assert_eq!(Happening::from(&StockEvent::Rejected(rejected)), Happening::Rejected);
+        for cause in [ReleaseCause::Cancelled, ReleaseCause::Expired, ReleaseCause::Refunded] {
+            let released = StockReleased { order_id: order_id.clone(), items: vec![], cause };
+            assert_eq!(Happening::from(&StockEvent::Released(released)), Happening::Released(cause));
+        }
+    }
+
+    /// A refusal names the status, and clients read it there.
+    #[test]
+    fn a_status_is_written_as_in_graphql() {
+        let all = [Status::Pending, Status::Confirmed, Status::Completed, Status::Refunded, Status::Cancelled];
+        assert_eq!(all.map(|it| it.to_string()), ["PENDING", "CONFIRMED", "COMPLETED", "REFUNDED", "CANCELLED"]);
+    }
 
     #[test]
     fn everything_that_happens_in_every_status_has_its_consequence() {

@@ -238,11 +238,12 @@ async fn what_is_not_ours_is_ignored_and_what_is_no_answer_is_dead_lettered_with
     assert_eq!(cancelled["reason"].as_str().unwrap().chars().count(), 1_000);
 }
 
-fn order_id(id: &str) -> OrderId {
+pub(crate) fn order_id(id: &str) -> OrderId {
     OrderId::try_from(id.to_owned()).unwrap()
 }
 
-fn what(id: &str, happening: Happening) -> What {
+/// What happened to an order, with everything that belongs to it.
+pub(crate) fn what(id: &str, happening: Happening) -> What {
     let order_id = order_id(id);
     let reserved = |order_id, expires_at| StockEvent::Reserved(StockReserved { order_id, items: vec![], expires_at });
     What::Stock(match happening {

@@ -1,11 +1,17 @@
 //! How orders are paid, and paid back.
 
+use std::slice;
+
 use dev::testing::Vhost;
+use events::inventory::ReleaseCause;
 use ms_orders::config::Shop;
+use ms_orders::order::{self, What};
 use ms_orders::payment::{self, Attempt, Key, Provider};
+use ms_orders::status::{Happening, Status};
 use serde_json::{Value, json};
 
 use crate::inventory::Inventory;
+use crate::outcomes::{order_id, what};
 use crate::statements::Statements;
 use crate::world::{Instance, World, eventually, shop};
 
@@ -107,29 +113,83 @@ async fn a_slow_payment_holds_up_nobody_else() {
     instance.stop().await;
 }
 
-/// Twice: a payment whose answer is still to come, by a person and by the end of its hold.
+/// A payment whose answer is still to come, four times: a person cancels the order, its hold ends, and inventory has nothing
+/// for it.
 #[tokio::test]
 async fn an_order_cancelled_while_its_payment_is_on_its_way_is_paid_back() {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     world.sell(&[(1, "10")]).await;
     let inventory = Inventory::connect(vhost.amqp_url()).await;
     let instance = world.start(&vhost, SOON).await;
-    let by_hand = place(&instance, "slow").await;
-    let by_expiry = place(&instance, "slow").await;
-    for id in [&by_hand, &by_expiry] {
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(place(&instance, "slow").await);
+    }
+    for id in &ids {
         inventory.reserve(id).await;
+    }
+    for id in &ids {
         eventually("the provider has taken it", async || world.charged(id).await == "24.00").await;
         assert_eq!(instance.order(id).await["status"], "CONFIRMED");
     }
+    let [by_hand, by_expiry, rejected, refunded] = ids.as_slice() else { unreachable!() };
     let cancel = "mutation($id: ID!) { cancelOrder(id: $id, reason: \"changed my mind\") { status } }";
     assert_eq!(instance.ask(cancel, json!({"id": by_hand})).await["status"], "CANCELLED");
-    inventory.release(&by_expiry, "expired").await;
-    for id in [&by_hand, &by_expiry] {
+    inventory.release(by_expiry, "expired").await;
+    inventory.reject(rejected).await;
+    inventory.release(refunded, "refunded").await;
+    for id in &ids {
         eventually("it is paid back", async || instance.order(id).await["payment"]["status"] == "RETURNED").await;
         assert_eq!(instance.order(id).await["status"], "CANCELLED");
         assert_eq!(world.charged(id).await, "0.00");
     }
+    let returns: Vec<i32> =
+        sqlx::query_scalar("select returns from provider_charges").fetch_all(&world.pool).await.unwrap();
+    assert_eq!(returns, [1; 4]);
     instance.stop().await;
+}
+
+/// An instance has taken the payment, and the order ends before the provider hears of it, or just after.
+#[tokio::test]
+async fn a_charge_that_meets_the_end_of_its_order_is_not_made_or_is_given_back() {
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    let (shop, provider) = (shop(), Provider::new(world.connections.clone()));
+    for happening in [Happening::Rejected, Happening::Released(ReleaseCause::Refunded)] {
+        for charged_first in [false, true] {
+            let id = world.place(&[(1, 2)]).await;
+            world.confirm(&id, &shop).await;
+            sqlx::query(
+                "update payments set attempts = 1, next_attempt_at = now() + interval '1 hour' where order_id = $1",
+            )
+            .bind(&id)
+            .execute(&world.pool)
+            .await
+            .unwrap();
+            let charge = [Key { order_id: id.clone(), amount: 24.into(), reference: String::new() }];
+            let end = async || {
+                world.happens(&order_id(&id), what(&id, happening), &shop).await;
+                assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), 1);
+            };
+            // The news of the charge comes last, whether it was made or not.
+            let news = if charged_first {
+                assert_eq!(provider.charge(&charge).await.unwrap(), [(id.clone(), Attempt::Paid)]);
+                end().await;
+                What::Paid
+            } else {
+                end().await;
+                assert_eq!(provider.charge(&charge).await.unwrap(), [(id.clone(), Attempt::Declined)]);
+                What::Declined
+            };
+            world.happens(&order_id(&id), news, &shop).await;
+            let mut conn = world.pool.acquire().await.unwrap();
+            let payment = payment::of(&mut conn, slice::from_ref(&id)).await.unwrap().remove(0);
+            let order = order::find(&mut conn, &id).await.unwrap().unwrap();
+            assert_eq!((order.status, payment.status), (Status::Cancelled, payment::Status::Returned), "{happening:?}");
+            assert_eq!(world.charged(&id).await, "0.00", "{happening:?}");
+            assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), 0, "nothing is left to do");
+        }
+    }
 }
 
 /// Its time was up before inventory heard of the payment.
