@@ -200,6 +200,12 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_the_same_after_they_were_stored_as_columns() {
+        let lines = Lines::of(&items(&[(2, 7), (1, 3)]));
+        assert_eq!(Lines::from_columns(&[1, 2], &[3, 7]), lines);
+    }
+
+    #[test]
     fn absurd_orders_say_why() {
         let absurdity = |items: &[Item]| Request::of(items).absurdity.unwrap_or_default();
         let line = |quantity| items(&[(7, quantity)]);

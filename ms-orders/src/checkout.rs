@@ -167,7 +167,9 @@ mod tests {
 
     #[test]
     fn the_same_product_is_summed() {
-        assert_eq!(basket(&[(2, 1), (1, 5), (2, 3)]).unwrap(), basket(&[(1, 5), (2, 4)]).unwrap());
+        let basket = basket(&[(2, 1), (7, 5), (2, 3)]).unwrap();
+        assert_eq!(basket.items(), [Item { product_id: 2, quantity: 4 }, Item { product_id: 7, quantity: 5 }]);
+        assert_eq!(basket.product_ids(), [2, 7]);
     }
 
     #[test]

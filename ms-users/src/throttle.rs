@@ -45,7 +45,7 @@ pub struct Slow {
 
 impl Slow {
     fn of(wait: Duration) -> Self {
-        Self { retry_after: Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)) }
+        Self { retry_after: Duration::from_secs(wait.as_secs_f64().ceil() as u64) }
     }
 }
 
@@ -67,6 +67,11 @@ struct Generations {
 impl Generations {
     fn get(&self, key: &Key) -> Option<Failures> {
         self.young.get(key).or_else(|| self.old.get(key)).copied()
+    }
+
+    /// Those that are not forgiven yet.
+    fn recent(&self, key: &Key, now: Instant) -> Option<Failures> {
+        self.get(key).filter(|failed| now.duration_since(failed.last) < FORGIVEN_AFTER)
     }
 
     fn put(&mut self, key: Key, failures: Failures) {
@@ -157,7 +162,7 @@ impl Throttle {
         keys.extend((!is_known).then(|| Key::Strangers(account.to_owned())));
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = |key: &Key| {
-            let failed = failures.get(key).filter(|failed| now.duration_since(failed.last) < FORGIVEN_AFTER)?;
+            let failed = failures.recent(key, now)?;
             (failed.last + failed.wait(key.max_wait())).checked_duration_since(now)
         };
         let wait = keys.iter().filter_map(wait).max().unwrap_or_default();
@@ -165,8 +170,7 @@ impl Throttle {
             return Err(Slow::of(wait));
         }
         for key in &keys {
-            let before = failures.get(key).filter(|failed| now.duration_since(failed.last) < FORGIVEN_AFTER);
-            let count = before.map_or(0, |failed| failed.count).saturating_add(1);
+            let count = failures.recent(key, now).map_or(0, |failed| failed.count).saturating_add(1);
             failures.put(key.clone(), Failures { count, last: now });
         }
         Ok(Attempt(keys))
@@ -290,5 +294,22 @@ mod tests {
         }
         assert!(throttle.client("a").unwrap_err().retry_after >= SECOND);
         assert_eq!(throttle.client("b"), Ok(()));
+    }
+    #[test]
+    fn clients_that_were_quiet_are_forgotten_when_there_are_too_many() {
+        // An attempt counts for a microsecond.
+        let throttle = Throttle::new(60_000_000);
+        for client in 0..=MAX_ENTRIES {
+            assert_eq!(throttle.client(&client.to_string()), Ok(()));
+        }
+        assert_eq!(throttle.clients.len(), MAX_ENTRIES + 1, "somebody was forgotten too early");
+        assert_eq!(throttle.client("one more"), Ok(()));
+        assert!(throttle.clients.len() < MAX_ENTRIES / 2, "{}", throttle.clients.len());
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_seconds() {
+        let seconds = |millis| Slow::of(Duration::from_millis(millis)).retry_after.as_secs();
+        assert_eq!([0, 1, 1_000, 1_001, 2_999].map(seconds), [0, 1, 1, 2, 3]);
     }
 }

@@ -165,3 +165,57 @@ fn field_cost(name: &str, inner: Cost) -> Result<Cost, Refusal> {
 fn too_deep() -> Refusal {
     Refusal::too_complex(format!("fields and fragments nest deeper than {MAX_RECURSION} levels"))
 }
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::parser::parse_query;
+
+    use super::*;
+    use crate::Code;
+
+    fn code(query: &str, limits: &Limits) -> Option<Code> {
+        check(&parse_query(query).unwrap(), limits).err().map(|refusal| refusal.code())
+    }
+
+    /// With no limit to the levels of fields, so that only the recursion is limited.
+    fn deep(query: &str) -> Option<Code> {
+        code(query, &Limits { max_depth: usize::MAX, ..Limits::default() })
+    }
+
+    /// A field, an inline fragment, and a spread with the field in it are a level each.
+    #[test]
+    fn fields_and_fragments_nest_up_to_the_bound() {
+        let fragment = "fragment f on T { a }";
+        for (beside, open, inner, most) in [
+            ("", "a { ", "a", MAX_RECURSION - 1),
+            ("", "... { ", "a", MAX_RECURSION - 1),
+            ("", "a { ", "...f", MAX_RECURSION - 2),
+            // Here the fragment was counted before.
+            ("...f", "a { ", "...f", MAX_RECURSION - 2),
+        ] {
+            for (levels, code) in [(most, None), (most + 1, Some(Code::TooComplex)), (most + 2, Some(Code::TooComplex))]
+            {
+                let nested = format!("{}{inner}{}", open.repeat(levels), " }".repeat(levels));
+                let query = format!("{{ {beside} {nested} }} {fragment}");
+                assert_eq!(deep(&query), code, "{levels} levels: {query}");
+            }
+        }
+    }
+
+    #[test]
+    fn introspection_inside_of_introspection_is_introspection() {
+        let off = Limits { introspection: false, ..Limits::default() };
+        assert_eq!(code("{ __schema { __schema } }", &off), Some(Code::Forbidden));
+    }
+
+    #[test]
+    fn an_operation_is_found_by_its_name_or_because_it_is_the_only_one() {
+        let ty = |query: &str, name| operation(&parse_query(query).unwrap(), name).map(|it| it.ty.to_string());
+        let two = "query a { x } mutation b { y }";
+        assert_eq!(ty(two, Some("a")).as_deref(), Some("query"));
+        assert_eq!(ty(two, Some("b")).as_deref(), Some("mutation"));
+        assert_eq!(ty(two, Some("c")), None);
+        assert_eq!(ty(two, None), None);
+        assert_eq!(ty("mutation { y }", None).as_deref(), Some("mutation"));
+    }
+}

@@ -52,8 +52,7 @@ impl Throttle {
         let price = NonZeroU32::new(price).map_or(NonZeroU32::MIN, |price| price.min(self.burst));
         let Ok(Err(not_until)) = self.callers.check_key_n(&payer, price) else { return Ok(()) };
         metrics::counter!("requests_rate_limited_total").increment(1);
-        let wait = not_until.wait_time_from(self.clock.now());
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = not_until.wait_time_from(self.clock.now()).as_secs_f64().ceil() as u64;
         let message = format!("too many requests: try again in {seconds} s");
         Err(Refusal::rate_limited(message).with("retryAfterSeconds", seconds))
     }
@@ -92,5 +91,16 @@ mod tests {
         assert!(throttle.charge(Payer::Account(1), u32::MAX).is_ok());
         assert!(throttle.charge(Payer::Account(1), 1).is_err());
         assert!(Throttle::new(0).is_none());
+    }
+    #[test]
+    fn callers_who_were_quiet_are_forgotten_when_there_are_too_many() {
+        // A charge of 1 counts for a microsecond.
+        let throttle = Throttle::new(1_000_000).unwrap();
+        for account in 0..=MAX_CALLERS {
+            assert!(throttle.charge(Payer::Account(account as u128), 1).is_ok());
+        }
+        assert_eq!(throttle.callers.len(), MAX_CALLERS + 1, "somebody was forgotten too early");
+        assert!(throttle.charge(Payer::Account(u128::MAX), 1).is_ok());
+        assert!(throttle.callers.len() < MAX_CALLERS / 2, "{}", throttle.callers.len());
     }
 }
