@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use crate::advisories;
 use crate::install;
 use crate::log;
-use crate::process::{self, Farewell, Process};
+use crate::process::{Farewell, Process};
 use crate::progress::Progress;
 use crate::workspace;
 
@@ -150,38 +150,11 @@ fn judge(fetched: Result<(), String>, verdict: Verdict) -> Judged {
     }
 }
 
-/// cargo-deny on the workspace, installed below `.dev` where this version is not on the `PATH`.
+/// cargo-deny on the workspace.
 fn cargo_deny(dir: &Path, progress: &Progress, arguments: &[&str]) -> Result<Command> {
-    let own = workspace::root()?.join(".dev/tools").join(format!("cargo-deny-{VERSION}"));
-    let installed = own.join("bin/cargo-deny");
-    let program = match install::on_path("cargo-deny").filter(|program| is_wanted(program)) {
-        Some(program) => program,
-        None if installed.is_file() => installed,
-        None => {
-            install_below(&own, dir, progress)?;
-            installed
-        }
-    };
-    let mut command = Command::new(program);
+    let mut command = Command::new(install::cargo_tool("cargo-deny", VERSION, dir, progress)?);
     command.args(arguments).current_dir(workspace::root()?);
     Ok(command)
-}
-
-fn is_wanted(program: &Path) -> bool {
-    let output = Command::new(program).arg("--version").output();
-    output.is_ok_and(|output| output.stdout.trim_ascii() == format!("cargo-deny {VERSION}").as_bytes())
-}
-
-fn install_below(root: &Path, dir: &Path, progress: &Progress) -> Result<()> {
-    let step = progress.step("installing cargo-deny");
-    step.slow("installing cargo-deny; this takes a minute");
-    let mut cargo = workspace::cargo()?;
-    cargo.args(["install", "cargo-deny", "--version", &format!("={VERSION}"), "--locked", "--root"]).arg(root);
-    // Its release profile takes 2 min 37 s to save 2 s a run.
-    cargo.arg("--debug");
-    process::run(dir, "cargo-install", cargo, |line| step.now(&format!("cargo-deny: {}", line.trim())))?;
-    step.done("cargo-deny installed");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::progress::Progress;
+use crate::{process, workspace};
 
 /// The oldest PostgreSQL the schema works on.
 pub const OLDEST_POSTGRES: u32 = 15;
@@ -123,6 +124,33 @@ fn root_shell() -> Option<Command> {
         shell.args(["-n", "sh", "-c"]);
         shell
     })
+}
+
+/// The program of a cargo subcommand, installed below `.dev` where exactly this version is not on the `PATH`. `dir` keeps the
+/// log of the installation.
+pub fn cargo_tool(name: &str, version: &str, dir: &Path, progress: &Progress) -> Result<PathBuf> {
+    let own = workspace::root()?.join(".dev/tools").join(format!("{name}-{version}"));
+    let installed = own.join("bin").join(name);
+    if let Some(program) = on_path(name).filter(|program| is_version(program, name, version)) {
+        return Ok(program);
+    }
+    if !installed.is_file() {
+        let step = progress.step(&format!("installing {name}"));
+        step.slow(&format!("installing {name}; this takes a minute"));
+        let mut cargo = workspace::cargo()?;
+        cargo.args(["install", name, "--version", &format!("={version}"), "--locked", "--root"]).arg(&own);
+        // The release profile of cargo-deny takes 2 min 37 s to save 2 s a run.
+        cargo.arg("--debug");
+        process::run(dir, "cargo-install", cargo, |line| step.now(&format!("{name}: {}", line.trim())))?;
+        step.done(&format!("{name} installed"));
+    }
+    Ok(installed)
+}
+
+/// Asks as cargo does, which hands on the subcommand: cargo-mutants knows no version without it.
+fn is_version(program: &Path, name: &str, version: &str) -> bool {
+    let output = Command::new(program).args([name.trim_start_matches("cargo-"), "--version"]).output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == format!("{name} {version}").as_bytes())
 }
 
 /// The folder of the newest PostgreSQL's programs: Debian keeps the server's off the path.

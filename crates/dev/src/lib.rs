@@ -17,6 +17,7 @@ pub mod bench;
 pub mod check;
 pub mod dependencies;
 pub mod fuzz;
+pub mod mutants;
 pub mod npm_audit;
 pub mod queries;
 pub mod tally;

@@ -10,7 +10,7 @@ use dev::check::Selection;
 use dev::progress::Progress;
 use dev::servers;
 use dev::status::Status;
-use dev::{accounts, advisories, bench, check, fuzz, install, interrupt, testing, up, workspace};
+use dev::{accounts, advisories, bench, check, fuzz, install, interrupt, mutants, testing, up, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", about = "Runs and tests the services on private servers")]
@@ -72,6 +72,10 @@ enum Command {
         /// How long each of them is fuzzed
         #[arg(long, default_value_t = 60, requires = "fuzz", value_name = "N")]
         seconds: u32,
+        /// Changes the pure rules in one place after the other instead, and names the changes that fail no test; with the
+        /// filter only in files whose path contains it
+        #[arg(long, conflicts_with_all = ["package", "fuzz"])]
+        mutants: bool,
     },
     /// Measures how fast it is, as ratios in one run on this machine; --help lists what can be measured
     #[command(disable_help_flag = true)]
@@ -119,6 +123,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Token { role } => println!("{}", accounts::token(&running()?.users, &role)?),
         Command::Psql { name, arguments } => psql(&name, &arguments)?,
         Command::Test { fuzz: true, filter, seconds, .. } => return fuzz::run(&fuzz::Selection { filter, seconds }),
+        Command::Test { mutants: true, filter, .. } => return mutants::run(filter.as_deref()),
         Command::Test { filter, package, long, .. } => return check::run(&Selection { filter, package, long }),
         Command::Bench { arguments } => return bench::run(&arguments),
         Command::Prepare => return check::record_queries(),

@@ -1,6 +1,7 @@
 //! Where the repository, its private servers and its built programs lie, and how cargo is called on them.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,10 +52,15 @@ fn own_folder() -> Result<PathBuf> {
     Ok(folder.with_context(|| format!("{} lies in no folder", program.display()))?.to_path_buf())
 }
 
-/// Cargo on the repository, without what an outer `cargo run` tells about its own package: build scripts that watch
-/// those variables would run again at every change between the two.
+/// Cargo on the repository.
 pub fn cargo() -> Result<Command> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program that runs cargo on the repository, without what an outer `cargo run` tells about its own package: build scripts
+/// that watch those variables would run again at every change between the two.
+pub fn command(program: impl AsRef<OsStr>) -> Result<Command> {
+    let mut command = Command::new(program);
     command.current_dir(root()?);
     for (name, _) in env::vars_os() {
         let about_this_package = name.to_str().is_some_and(|name| {
