@@ -74,7 +74,7 @@ enum Command {
         seconds: u32,
         /// Changes the pure rules in one place after the other instead, and names the changes that fail no test; with the
         /// filter only in files whose path contains it
-        #[arg(long, conflicts_with_all = ["package", "fuzz"])]
+        #[arg(long, conflicts_with_all = ["package", "fuzz", "long"])]
         mutants: bool,
     },
     /// Measures how fast it is, as ratios in one run on this machine; --help lists what can be measured
