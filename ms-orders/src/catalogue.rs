@@ -1,6 +1,7 @@
 //! What the shop sells, as inventory last told: a copy, so that orders are priced whether inventory is up or not.
 
 pub mod fill;
+mod unlisted;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -119,7 +120,8 @@ pub async fn keep(conn: &mut PgConnection, changes: impl IntoIterator<Item = Cha
              name = excluded.name,
              price = excluded.price,
              version = excluded.version,
-             deleted = excluded.deleted
+             deleted = excluded.deleted,
+             told_at = now()
          where catalogue.version < excluded.version",
         column!(|change| change.product.product_id),
         column!(|change| change.product.sku.as_str()) as &[&str],

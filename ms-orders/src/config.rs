@@ -77,7 +77,8 @@ impl Config {
 /// How to reach ms-inventory.
 #[derive(Debug, Clone, Args)]
 pub struct Inventory {
-    /// Where inventory answers, without a path. It is asked for all products at each start, in case a change was missed.
+    /// Where inventory answers, without a path. It is asked for all products at each start and once in a while, in case a
+    /// change was missed.
     #[arg(long, env = "INVENTORY_URL", default_value = "http://127.0.0.1:8000")]
     pub inventory_url: String,
 
@@ -85,6 +86,11 @@ pub struct Inventory {
     /// it is not set.
     #[arg(long, env = "INVENTORY_CA_FILE", value_parser = Authorities::read)]
     pub inventory_ca_file: Option<Authorities>,
+
+    /// How long after it was asked for all products inventory is asked for them again at the latest, in seconds; at the
+    /// earliest after half of it, so that instances do not ask together. A change that was lost is missed for so long.
+    #[arg(long, env = "CATALOGUE_FILL_PERIOD_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
+    pub catalogue_fill_period_seconds: u64,
 }
 
 /// How orders are taken.

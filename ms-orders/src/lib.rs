@@ -15,6 +15,7 @@ pub mod order;
 pub mod overdue;
 pub mod payment;
 pub mod status;
+pub mod task;
 pub mod till;
 
 use std::time::Duration;

@@ -1,22 +1,26 @@
-//! The fill: fetches all products from inventory's API, at each start. The first time it brings those from before our queue
-//! existed; later, what a broker that lost its disk took along.
+//! The fill: fetches all products from inventory's API, at each start and once in a while. The first time it brings those
+//! from before our queue existed; later, what a broker that lost its disk took along, deletions as well.
 //!
 //! It begins when the queue is there. What changes meanwhile arrives by the queue, and the newest version wins, so it
-//! does not matter which of the two brings a product first.
+//! does not matter which of the two brings a product first. What a complete fill did not list is [deleted](super::unlisted);
+//! one that ended early deletes nothing.
 
 use std::time::Duration;
 
 use anyhow::Context;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
+use chrono::{DateTime, Utc};
 use database::Pool;
+use messaging::Fault;
 use reqwest::Client;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Product, keep};
+use super::{Change, Product, keep, unlisted};
 use crate::config::Inventory;
+use crate::task;
 
 const QUERY: &str = "query Catalogue($after: String) {
   products(first: 100, after: $after) {
@@ -30,8 +34,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Fills the catalogue as soon as `listening`; tries again until it is done, or `shutdown`. `filled` is cancelled then,
-/// or at once where it was filled at an earlier start.
+/// Fills the catalogue as soon as `listening`, and at least once in each period; tries again until it is done. `filled` is
+/// cancelled then, or at once where it was filled at an earlier start. After `shutdown` it finishes the step it is in.
 pub async fn run(
     pool: &Pool,
     inventory: &Inventory,
@@ -39,25 +43,69 @@ pub async fn run(
     filled: &CancellationToken,
     shutdown: &CancellationToken,
 ) {
-    let filling = async {
-        let mut pauses = pauses();
-        listening.cancelled().await;
-        while let Err(error) = fill(pool, inventory, filled).await {
-            let pause = pauses.next().unwrap_or(MAX_PAUSE);
-            let (error, pause_ms) = (format!("{error:#}"), pause.as_millis());
-            tracing::warn!(error, pause_ms, "the catalogue cannot be filled yet");
-            tokio::time::sleep(pause).await;
-        }
-        filled.cancel();
-    };
-    shutdown.run_until_cancelled(filling).await;
+    shutdown.run_until_cancelled(listening.cancelled()).await;
+    let period = Duration::from_secs(inventory.catalogue_fill_period_seconds);
+    let mut retries = retries();
+    while !shutdown.is_cancelled() {
+        let pause = match fill(pool, inventory, filled, shutdown).await {
+            Ok(()) => {
+                retries = self::retries();
+                until_next(period)
+            }
+            Err(error) => {
+                let pause = retries.next().unwrap_or(MAX_PAUSE);
+                let (error, pause_ms) = (format!("{error:#}"), pause.as_millis());
+                tracing::warn!(error, pause_ms, "the catalogue cannot be filled yet");
+                pause
+            }
+        };
+        shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
 }
 
-/// Fills the catalogue. `filled` is cancelled beforehand where that was done before.
+/// Fills the catalogue, or as much of it as there is time for until `shutdown`. `filled` is cancelled when it is complete, or
+/// beforehand where it was filled before.
 ///
 /// # Errors
 /// When the database or inventory is away; what was fetched so far is kept.
-async fn fill(pool: &Pool, inventory: &Inventory, filled: &CancellationToken) -> anyhow::Result<()> {
+pub async fn fill(
+    pool: &Pool,
+    inventory: &Inventory,
+    filled: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let client = boot::neighbour::client(inventory.inventory_ca_file.as_ref())?.timeout(PAGE_TIMEOUT).build()?;
+    let began = task::bounded(begin(pool, filled)).await?;
+    let mut after = None;
+    let mut count = 0;
+    loop {
+        // It only reads, so it may be dropped.
+        let page = page(&client, &inventory.inventory_url, after.clone());
+        let Some(page) = shutdown.run_until_cancelled(page).await else { return Ok(()) };
+        let page = page.context("inventory does not give its products")?;
+        count += page.edges.len();
+        let products =
+            page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;
+        task::bounded(store(pool, products, began)).await?;
+        if !page.page_info.has_next_page {
+            break;
+        }
+        let next = page.page_info.end_cursor.context("there is a next page and no cursor to it")?;
+        anyhow::ensure!(after.as_ref() != Some(&next), "the next page is the same page");
+        after = Some(next);
+    }
+    let Some(deleted) = delete_unlisted(pool, began, shutdown).await? else { return Ok(()) };
+    if deleted > 0 {
+        tracing::warn!(products.len = deleted, "products that inventory lists no more are sold no more");
+    }
+    task::bounded(complete(pool)).await?;
+    filled.cancel();
+    tracing::info!(products.len = count, "the catalogue is filled");
+    Ok(())
+}
+
+/// Tells from when on the fill counts.
+async fn begin(pool: &Pool, filled: &CancellationToken) -> Result<DateTime<Utc>, Fault> {
     let mut connection = pool.acquire().await?;
     if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#)
         .fetch_one(&mut *connection)
@@ -65,29 +113,49 @@ async fn fill(pool: &Pool, inventory: &Inventory, filled: &CancellationToken) ->
     {
         filled.cancel();
     }
-    drop(connection);
-    let client = boot::neighbour::client(inventory.inventory_ca_file.as_ref())?.timeout(PAGE_TIMEOUT).build()?;
-    let mut after = None;
-    let mut count = 0;
-    loop {
-        let page =
-            page(&client, &inventory.inventory_url, after).await.context("inventory does not give its products")?;
-        count += page.edges.len();
-        let changes =
-            page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;
-        let mut tx = pool.begin().await?;
-        keep(&mut tx, changes).await?;
-        tx.commit().await?;
-        if !page.page_info.has_next_page {
-            break;
-        }
-        after = Some(page.page_info.end_cursor.context("there is a next page and no cursor to it")?);
-    }
+    Ok(unlisted::begin(&mut connection).await?)
+}
+
+async fn store(pool: &Pool, products: Vec<Change>, began: DateTime<Utc>) -> Result<(), Fault> {
     let mut tx = pool.begin().await?;
-    sqlx::query!("insert into catalogue_fill default values on conflict do nothing").execute(&mut *tx).await?;
-    tx.commit().await?;
-    tracing::info!(products.len = count, "the catalogue is filled");
-    Ok(())
+    keep(&mut tx, products.iter().cloned()).await?;
+    unlisted::listed(&mut tx, &products, began).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Tells how many products are deleted; `None` where `shutdown` came first.
+async fn delete_unlisted(
+    pool: &Pool,
+    began: DateTime<Utc>,
+    shutdown: &CancellationToken,
+) -> Result<Option<i64>, Fault> {
+    let (mut after, mut deleted) = (Some(i64::MIN), 0);
+    while let Some(last_id) = after {
+        if shutdown.is_cancelled() {
+            return Ok(None);
+        }
+        let step = async {
+            let mut tx = pool.begin().await?;
+            let step = unlisted::delete(&mut tx, last_id, began).await?;
+            tx.commit().await?;
+            Ok(step)
+        };
+        let step = task::bounded(step).await?;
+        deleted += step.count;
+        after = step.last_id;
+    }
+    Ok(Some(deleted))
+}
+
+async fn complete(pool: &Pool) -> Result<(), Fault> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!(
+        "insert into catalogue_fill default values
+         on conflict (only_row) do update set filled_at = excluded.filled_at",
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(tx.commit().await?)
 }
 
 async fn page(client: &Client, inventory_url: &str, after: Option<String>) -> anyhow::Result<Products> {
@@ -174,7 +242,13 @@ impl TryFrom<Node> for Change {
     }
 }
 
-fn pauses() -> impl Iterator<Item = Duration> + Send {
+/// Between half of the period and all of it, so that instances that started together do not ask together for ever.
+fn until_next(period: Duration) -> Duration {
+    let jittered = ConstantBuilder::default().with_delay(period / 2).with_jitter().build().next();
+    jittered.unwrap_or(period)
+}
+
+fn retries() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(MAX_PAUSE)

@@ -1,24 +1,14 @@
 //! The copy of the catalogue: the newest version wins, whichever way it comes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_graphql::connection::Connection;
-use async_graphql::{EmptyMutation, EmptySubscription, Object, Schema, SimpleObject};
-use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
-use axum::response::IntoResponse;
 use dev::testing::Vhost;
-use graphql::page::{Cursor, Page, PageSize};
-use graphql::{Id, Limits};
 use ms_orders::catalogue::{Product, keep, sold};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::inventory::Inventory;
 use crate::world::{DEADLINE, World, changed, deleted, eventually};
@@ -109,81 +99,6 @@ async fn what_is_no_product_is_dead_lettered_with_its_reason_and_its_neighbours_
     }
     inventory.publish("product.changed", product("1", "🫖").as_bytes()).await;
     eventually("the product is sold", async || instance.send(QUOTE, json!({})).await["errors"].is_null()).await;
-}
-
-/// As much of inventory's API as the first fill reads, on a real HTTP server. Its product 100 was changed since its
-/// event, its product 101 is deleted while the pages are read.
-struct Query;
-
-#[derive(SimpleObject)]
-struct Node {
-    id: Id,
-    sku: String,
-    name: String,
-    price: Decimal,
-    version: i64,
-}
-
-#[Object]
-impl Query {
-    async fn products(
-        &self,
-        first: Option<i32>,
-        after: Option<String>,
-    ) -> async_graphql::Result<Connection<Cursor<i64>, Node>> {
-        let page = Page::<i64>::parse(first, after, None, None, PageSize::default())?;
-        let from = page.after.map_or(1, |after| after + 1);
-        let rows: Vec<i64> = (from..=250).take(page.fetch() as usize).collect();
-        let node =
-            |id| Node { id: Id(id), sku: format!("S{id}"), name: "N".into(), price: Decimal::new(id, 2), version: 5 };
-        Ok(page.connection(rows, |id| *id, node))
-    }
-}
-
-#[tokio::test]
-async fn the_catalogue_is_filled_from_inventory_at_each_start_and_what_is_newer_stays() {
-    let requests = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&requests);
-    // The first request meets an inventory that is not well yet.
-    let unwell_at_first = from_fn(move |request: axum::extract::Request, next: Next| {
-        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
-        async move { if first { StatusCode::SERVICE_UNAVAILABLE.into_response() } else { next.run(request).await } }
-    });
-    let schema = Schema::build(Query, EmptyMutation, EmptySubscription);
-    let router = graphql::router(schema, Limits::default()).layer(unwell_at_first);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-    let mut conn = world.pool.acquire().await.unwrap();
-    keep(&mut conn, [changed(1, 6, "77"), deleted(2, 6), changed(3, 4, "77")]).await.unwrap();
-    let instance = world.start(&vhost, &["--inventory-url", &url]).await;
-    let filled = async || instance.health().await["dependencies"]["catalogue"]["status"] == "up";
-    eventually("the catalogue is filled", filled).await;
-    assert_eq!(requests.load(Ordering::SeqCst), 4, "one that failed, and three pages");
-
-    let all: Vec<i64> = (1..=251).collect();
-    let known = sold(&mut conn, &all).await.unwrap();
-    assert_eq!(known.len(), 249);
-    let price = |id| known.get(&id).map(|product| product.price.to_string());
-    assert_eq!((price(1), price(2), price(3)), (Some("77.00".into()), None, Some("0.03".into())));
-    assert_eq!(price(250).unwrap(), "2.50");
-
-    // As after a broker has lost its disk, and an edit with it.
-    sqlx::query("update catalogue set price = 9.99, version = 0 where product_id = 250")
-        .execute(&world.pool)
-        .await
-        .unwrap();
-    instance.stop().await;
-    let instance = world.start(&vhost, &["--inventory-url", &url]).await;
-    eventually("the next start brings what was missed", async || {
-        let known = sold(&mut world.pool.acquire().await.unwrap(), &[250]).await.unwrap();
-        known[&250].price.to_string() == "2.50"
-    })
-    .await;
-    instance.stop().await;
-    serving.abort();
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod world;
 mod catalogue;
 mod crashes;
 mod ending;
+mod fills;
 mod listing;
 mod outcomes;
 mod overdue;
