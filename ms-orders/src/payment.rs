@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Shop;
 use crate::order::{self, News, What};
+use crate::scan::Scan;
+use crate::task;
 
 pub use provider::{Attempt, Key, Provider};
 
@@ -117,32 +119,24 @@ pub async fn of(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<V
 
 /// Makes and returns payments until `shutdown`, looking for them once in each period.
 pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
-    let (provider, period) = (Provider::new(pool.clone()), Duration::from_millis(shop.payment_period_ms));
-    while shutdown.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-        loop {
-            match step(pool, &provider, shop).await {
-                Ok(0) => break,
-                Ok(tried) => {
-                    relay.wake();
-                    if tried < STEP as usize || shutdown.is_cancelled() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "payments have to wait");
-                    break;
-                }
-            }
+    let (provider, scan) = (Provider::new(pool.clone()), Scan::default());
+    let step = || async {
+        let tried = step(pool, &provider, shop, &scan).await?;
+        if tried > 0 {
+            relay.wake();
         }
-    }
+        Ok(tried == STEP as usize)
+    };
+    let period = Duration::from_millis(shop.payment_period_ms);
+    task::repeat("payments have to wait", period, shutdown, step).await;
 }
 
 /// Tries the payments that are due, and tells how many there were. A constant number of statements.
 ///
 /// # Errors
 /// When the database or the provider fails; what was taken is tried again later.
-pub async fn step(pool: &Pool, provider: &Provider, shop: &Shop) -> Result<usize, Fault> {
-    let taken = take(pool).await?;
+pub async fn step(pool: &Pool, provider: &Provider, shop: &Shop, scan: &Scan) -> Result<usize, Fault> {
+    let taken = take(pool, scan).await?;
     if taken.is_empty() {
         return Ok(0);
     }
@@ -200,13 +194,16 @@ fn keys(taken: Vec<(Status, Key)>) -> Vec<Key> {
 }
 
 /// Takes payments that are due: their next attempt is put off, so that nobody else takes them meanwhile.
-async fn take(pool: &Pool) -> sqlx::Result<Vec<(Status, Key)>> {
+async fn take(pool: &Pool, scan: &Scan) -> sqlx::Result<Vec<(Status, Key)>> {
     let mut tx = pool.begin().await?;
+    let look = scan.begin(&mut tx).await?;
     let rows = sqlx::query!(
         r#"with due as (
-               select order_id
+               select order_id, next_attempt_at as due_at
                from payments
-               where status in ('due', 'returning') and next_attempt_at <= now()
+               where status in ('due', 'returning')
+                 and next_attempt_at <= now()
+                 and next_attempt_at >= coalesce($4::timestamptz, '-infinity')
                order by next_attempt_at
                limit $1
                for update skip locked
@@ -216,14 +213,18 @@ async fn take(pool: &Pool) -> sqlx::Result<Vec<(Status, Key)>> {
                next_attempt_at = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 16), $3))
            from due
            where payments.order_id = due.order_id
-           returning payments.order_id, payments.status as "status: Status", payments.amount, payments.reference"#,
+           returning payments.order_id, payments.status as "status: Status", payments.amount, payments.reference,
+               due_at as "due_at!""#,
         STEP,
         FIRST_PAUSE_SECONDS,
         LAST_PAUSE_SECONDS,
+        look.from,
     )
     .fetch_all(&mut *tx)
     .await?;
     tx.commit().await?;
+    let last = rows.iter().map(|row| row.due_at).max();
+    scan.taken(last.filter(|_| rows.len() == STEP as usize).unwrap_or(look.now));
     let key = |order_id, amount, reference: Option<String>| Key {
         order_id,
         amount,

@@ -7,6 +7,7 @@ use events::inventory::ReleaseCause;
 use ms_orders::config::Shop;
 use ms_orders::order::{self, What};
 use ms_orders::payment::{self, Attempt, Key, Provider};
+use ms_orders::scan::Scan;
 use ms_orders::status::{Happening, Status};
 use serde_json::{Value, json};
 
@@ -262,7 +263,7 @@ async fn payments_take_the_same_number_of_statements_however_many() {
     let world = World::new().await;
     world.sell(&[(1, "1")]).await;
     let shop = Shop { payment_delay_seconds: 0, ..shop() };
-    let provider = Provider::new(world.connections.clone());
+    let (provider, scan) = (Provider::new(world.connections.clone()), Scan::default());
     let statements = Statements::listen();
     let mut counts = Vec::new();
     for size in [1, 100] {
@@ -271,11 +272,11 @@ async fn payments_take_the_same_number_of_statements_however_many() {
             world.confirm(&id, &shop).await;
         }
         statements.heard();
-        assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), size);
+        assert_eq!(payment::step(&world.connections, &provider, &shop, &scan).await.unwrap(), size);
         counts.push(statements.heard().len());
     }
     assert_eq!(counts[0], counts[1]);
-    assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), 0);
+    assert_eq!(payment::step(&world.connections, &provider, &shop, &scan).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -303,7 +304,9 @@ async fn a_due_payment_is_taken_by_one_of_those_who_look() {
         world.confirm(&id, &shop).await;
     }
     let provider = Provider::new(world.connections.clone());
-    let steps = futures::future::join_all((0..6).map(|_| payment::step(&world.connections, &provider, &shop))).await;
+    let scans: [Scan; 6] = Default::default();
+    let step = |scan| payment::step(&world.connections, &provider, &shop, scan);
+    let steps = futures::future::join_all(scans.iter().map(step)).await;
     assert_eq!(steps.into_iter().map(Result::unwrap).sum::<usize>(), ORDERS);
     let asked = "select count(*) from provider_charges where requests = 1";
     assert_eq!(sqlx::query_scalar::<_, i64>(asked).fetch_one(&world.pool).await.unwrap(), ORDERS as i64);
