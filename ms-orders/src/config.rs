@@ -113,14 +113,19 @@ pub struct Shop {
     pub idempotency_ttl_hours: u32,
 
     /// How long an order waits for inventory's answer before it is asked for again, in seconds; each next wait is
-    /// twice as long. More than a broker's restart takes, so that only what is really lost is asked again. A hold whose
-    /// end inventory has not told of is given up as long after it.
+    /// twice as long, up to a day. More than a broker's restart takes, so that only what is really lost is asked again.
+    /// Inventory is asked as long after the end of a hold, if it has not told of it.
     #[arg(long, env = "REASK_AFTER_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub reask_after_seconds: u32,
 
     /// How often overdue orders are looked for, in milliseconds.
     #[arg(long, env = "REASK_PERIOD_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub reask_period_ms: u64,
+
+    /// How long after it was placed, or its hold has ended, an order is cancelled that inventory never answered, in hours.
+    /// More than any outage, so that only what cannot be answered is given up.
+    #[arg(long, env = "GIVE_UP_AFTER_HOURS", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    pub give_up_after_hours: u32,
 
     /// How often the relay looks for events that were not announced to it, in milliseconds.
     #[arg(long, env = "OUTBOX_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]

@@ -3,8 +3,9 @@
 //! ```text
 //! PENDING ──reserved──▶ CONFIRMED ──paid──▶ COMPLETED ──refunded, or the goods were gone──▶ REFUNDED
 //!    │                      │
-//!    │ rejected, released   │ declined, rejected, released,
-//!    │ or cancelled         │ out of time or cancelled
+//!    │ rejected, released,  │ declined, rejected, released,
+//!    │ cancelled or         │ cancelled or
+//!    │ never answered       │ never answered
 //!    └──────────────────────┴──▶ CANCELLED
 //! ```
 
@@ -57,8 +58,8 @@ pub enum Happening {
     Cancelled,
     /// Somebody has its payment given back.
     Refunded,
-    /// Its time is up, and nobody has said so.
-    OutOfTime,
+    /// Inventory never answered, though it was asked again and again.
+    Unanswered,
 }
 
 impl From<&StockEvent> for Happening {
@@ -95,12 +96,12 @@ pub fn next(status: Status, happening: Happening) -> Next {
         // An inventory that does not say until when holds it without an end.
         (Pending, H::Reserved | H::Sold) => Become(Confirmed),
         // Released before it was heard to be reserved: the two arrived in the wrong order.
-        (Pending, H::Rejected | H::Released(_) | H::Cancelled) => Become(Cancelled),
-        // An unanswered order is asked for again, and is not paid.
-        (Pending, H::Paid | H::Declined | H::Refunded | H::OutOfTime) => Nothing,
+        (Pending, H::Rejected | H::Released(_) | H::Cancelled | H::Unanswered) => Become(Cancelled),
+        // An unanswered order is not paid.
+        (Pending, H::Paid | H::Declined | H::Refunded) => Nothing,
 
         (Confirmed, H::Paid) => Become(Completed),
-        (Confirmed, H::Declined | H::Cancelled | H::OutOfTime) => Become(Cancelled),
+        (Confirmed, H::Declined | H::Cancelled | H::Unanswered) => Become(Cancelled),
         // Nothing is held for it any more, so it must not be charged. Rejected and returned are final for inventory, so
         // neither is out of date, however late it comes.
         (Confirmed, H::Rejected | H::Released(_)) => Become(Cancelled),
@@ -119,7 +120,7 @@ pub fn next(status: Status, happening: Happening) -> Next {
             | H::Paid
             | H::Declined
             | H::Cancelled
-            | H::OutOfTime,
+            | H::Unanswered,
         ) => Nothing,
 
         (Refunded, H::Sold | H::Rejected | H::Released(ReleaseCause::Refunded)) => Answered,
@@ -131,14 +132,14 @@ pub fn next(status: Status, happening: Happening) -> Next {
             | H::Declined
             | H::Cancelled
             | H::Refunded
-            | H::OutOfTime,
+            | H::Unanswered,
         ) => Nothing,
 
         // Sold: by an inventory that does not say until when it holds.
         (Cancelled, H::Reserved | H::Sold) => GiveBack,
         (
             Cancelled,
-            H::Rejected | H::Released(_) | H::Paid | H::Declined | H::Cancelled | H::Refunded | H::OutOfTime,
+            H::Rejected | H::Released(_) | H::Paid | H::Declined | H::Cancelled | H::Refunded | H::Unanswered,
         ) => Nothing,
     }
 }
@@ -192,7 +193,7 @@ mod tests {
             (H::Declined,              [Nothing,           Become(Cancelled), Nothing,          Nothing,  Nothing]),
             (H::Cancelled,             [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),
             (H::Refunded,              [Nothing,           Nothing,           Become(Refunded), Nothing,  Nothing]),
-            (H::OutOfTime,             [Nothing,           Become(Cancelled), Nothing,          Nothing,  Nothing]),
+            (H::Unanswered,            [Become(Cancelled), Become(Cancelled), Nothing,          Nothing,  Nothing]),
         ];
         for (happening, row) in table {
             for (status, expected) in statuses.into_iter().zip(row) {

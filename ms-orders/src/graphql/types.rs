@@ -273,7 +273,7 @@ impl Step {
         self.0.status.into()
     }
 
-    /// By what: a mutation such as `createOrder`, an event such as `StockReserved`, or `paid`, `declined`, `expired`.
+    /// By what: a mutation such as `createOrder`, an event such as `StockReserved`, or `paid`, `declined`, `expired`, `unanswered`.
     async fn cause(&self) -> &str {
         &self.0.cause
     }

@@ -55,8 +55,8 @@ pub enum What {
         /// Whether the goods come back.
         restock: bool,
     },
-    /// Its time is up, and inventory has not said so.
-    OutOfTime,
+    /// Inventory never answered.
+    Unanswered,
 }
 
 /// What came of it.
@@ -189,7 +189,7 @@ impl Advancing {
                 // Goods that stay away must have been sold before.
                 self.answered = !restock && self.was_answered;
             }
-            What::OutOfTime => self.reason = Some(why(ReleaseCause::Expired).to_owned()),
+            What::Unanswered => self.reason = Some("Inventory did not answer in time".to_owned()),
         }
     }
 
@@ -215,7 +215,7 @@ impl From<&What> for Happening {
             What::Declined => Self::Declined,
             What::Cancelled { .. } => Self::Cancelled,
             What::Refunded { .. } => Self::Refunded,
-            What::OutOfTime => Self::OutOfTime,
+            What::Unanswered => Self::Unanswered,
         }
     }
 }
@@ -234,14 +234,13 @@ impl Step<'_> {
         match &self.news.what {
             What::Stock(StockEvent::Reserved(_)) => StockReserved::NAME,
             What::Stock(StockEvent::Rejected(_)) => StockRejected::NAME,
-            What::Stock(StockEvent::Released(StockReleased { cause: ReleaseCause::Expired, .. })) | What::OutOfTime => {
-                "expired"
-            }
+            What::Stock(StockEvent::Released(StockReleased { cause: ReleaseCause::Expired, .. })) => "expired",
             What::Stock(StockEvent::Released(_)) => StockReleased::NAME,
             What::Paid => "paid",
             What::Declined => "declined",
             What::Cancelled { .. } => "cancelOrder",
             What::Refunded { .. } => "refundOrder",
+            What::Unanswered => "unanswered",
         }
     }
 

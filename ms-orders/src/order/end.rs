@@ -191,13 +191,32 @@ async fn remember(conn: &mut PgConnection, request: &EndRequest, shop: &Shop) ->
     Ok(())
 }
 
-/// Forgets what was asked under idempotency keys older than this.
+/// The most requests that are forgotten in one statement.
+const FORGET: i64 = 1_000;
+
+/// Forgets what was asked under idempotency keys older than this, the oldest first; tells whether there may be more.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn forget_requests(conn: &mut PgConnection, ttl_hours: u32) -> sqlx::Result<()> {
-    sqlx::query!("delete from requests where created_at < now() - make_interval(hours => $1)", hours(ttl_hours))
-        .execute(conn)
-        .await?;
-    Ok(())
+pub async fn forget_requests(conn: &mut PgConnection, ttl_hours: u32) -> sqlx::Result<bool> {
+    let forgotten = sqlx::query!(
+        "with old as (
+             select user_id, operation, idempotency_key
+             from requests
+             where created_at < now() - make_interval(hours => $1)
+             order by created_at
+             limit $2
+             for update skip locked
+         )
+         delete from requests
+         using old
+         where requests.user_id = old.user_id
+           and requests.operation = old.operation
+           and requests.idempotency_key = old.idempotency_key",
+        hours(ttl_hours),
+        FORGET,
+    )
+    .execute(conn)
+    .await?;
+    Ok(forgotten.rows_affected() == FORGET as u64)
 }

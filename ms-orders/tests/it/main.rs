@@ -14,6 +14,7 @@ mod crashes;
 mod ending;
 mod fills;
 mod listing;
+mod old_snapshots;
 mod outcomes;
 mod overdue;
 mod payments;

@@ -257,7 +257,7 @@ pub(crate) fn what(id: &str, happening: Happening) -> What {
         Happening::Declined => return What::Declined,
         Happening::Cancelled => return What::Cancelled { by: ADMIN, reason: "changed my mind".into() },
         Happening::Refunded => return What::Refunded { by: ADMIN, reason: "broken".into(), restock: true },
-        Happening::OutOfTime => return What::OutOfTime,
+        Happening::Unanswered => return What::Unanswered,
     })
 }
 
@@ -280,7 +280,7 @@ async fn a_mixed_batch_leads_where_its_news_lead_one_by_one() {
         Happening::Declined,
         Happening::Cancelled,
         Happening::Refunded,
-        Happening::OutOfTime,
+        Happening::Unanswered,
     ]);
     // Order 6 is not ours.
     let batches = prop::collection::vec(prop::collection::vec((0..7_usize, happenings), 0..12), 1..6);

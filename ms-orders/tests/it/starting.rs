@@ -1,8 +1,12 @@
 //! How the service starts and stops.
 
+use std::time::Duration;
+
+use dev::proxy::Proxy;
 use dev::testing::{Database, Vhost};
 use serde_json::json;
 
+use crate::fills::Listing;
 use crate::inventory::Inventory;
 use crate::world::{Instance, World, eventually};
 
@@ -38,4 +42,29 @@ async fn it_stops_in_order_and_sends_what_is_left_in_the_outbox() {
     instance.stop().await;
     assert_eq!(inventory.event().await["order_id"], id);
     assert_eq!(world.count("outbox").await, 0);
+}
+
+/// They stay open, and nothing comes back on them, as after a failover of a virtual address.
+#[tokio::test]
+async fn it_stops_in_order_when_its_connections_to_the_database_have_gone_silent() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let url = world.database.url();
+    let (_, host) = url.rsplit_once('@').unwrap();
+    let proxy = Proxy::start(host.split('/').next().unwrap()).unwrap();
+    let inventory_url = Listing::of(1..=250).serve().await;
+    let periods = [
+        ["--payment-period-ms", "5"],
+        ["--reask-period-ms", "5"],
+        ["--catalogue-fill-period-seconds", "1"],
+        // The relay looks only when it leaves.
+        ["--outbox-period-ms", "600000"],
+        ["--inventory-url", &inventory_url],
+    ];
+    let instance = Instance::start(&proxy.in_front_of(url), vhost.amqp_url(), periods.as_flattened()).await;
+    eventually("the instance listens", async || instance.listens().await).await;
+    eventually("it works", async || instance.health().await["dependencies"]["catalogue"]["status"] == "up").await;
+    proxy.silence_established();
+    // Long enough for each task to be in the middle of a step.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    instance.stop().await;
 }

@@ -74,7 +74,7 @@ pub(super) async fn update(
                        when new.answered then null
                        when new.status = new.was then overdue_at
                        when new.status = 'confirmed' then
-                           coalesce(new.expires_at, now() + interval '1 day') + make_interval(secs => $14)
+                           greatest(now(), coalesce(new.expires_at, now() + interval '1 day')) + make_interval(secs => $14)
                        else now() + make_interval(secs => $14)
                    end
                from unnest(
