@@ -193,6 +193,27 @@ async fn tokens_are_verified_while_the_issuer_is_away() {
     assert_eq!(issuer.verify(&unknown.sign(&claims()).unwrap()).await, Err(Refused::Invalid));
 }
 
+/// A load that has begun is not dropped, and one that the issuer never answers has an end.
+#[tokio::test(start_paused = true)]
+async fn it_stops_when_the_load_in_hand_is_done_or_has_timed_out() {
+    let signing = key();
+    for (answers_after, is_loaded) in [(Duration::from_secs(1), true), (Duration::from_secs(86_400), false)] {
+        let (keys, shutdown, begun) = (Keys::default(), CancellationToken::new(), tokio::time::Instant::now());
+        let published = set(&[&signing], &[]);
+        let load = || {
+            shutdown.cancel();
+            let published = published.clone();
+            async move {
+                tokio::time::sleep(answers_after).await;
+                Ok(published)
+            }
+        };
+        keys.follow(PERIOD, &shutdown, load).await;
+        assert_eq!(keys.check().is_ok(), is_loaded);
+        assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_any_key_it_is_not_the_tokens_fault() {
     let keys = Keys::default();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use dev::testing::Vhost;
 use events::OrderId;
 use messaging::outbox::Relay;
@@ -12,7 +12,7 @@ use ms_orders::overdue::{Step, step};
 use ms_orders::scan::Scan;
 use serde_json::json;
 
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, reserved};
 use crate::statements::Statements;
 use crate::world::{ADMIN, World, eventually, shop};
 
@@ -127,12 +127,9 @@ async fn an_order_is_not_cancelled_because_inventory_has_another_clock() {
     let instance = world.start(&vhost, &["--reask-after-seconds", "1", "--reask-period-ms", "50"]).await;
     let id = world.place(&[(1, 2)]).await;
     inventory.event().await;
-    let held = json!({
-        "event": "StockReserved",
-        "order_id": id,
-        "items": [{"product_id": 1, "quantity": 2}],
-        "expires_at": Utc::now() - TimeDelta::minutes(10),
-    });
+    let mut held = reserved(&id);
+    let ended = "select now() - interval '10 minutes'";
+    held["expires_at"] = json!(sqlx::query_scalar::<_, DateTime<Utc>>(ended).fetch_one(&world.pool).await.unwrap());
     for _ in 0..3 {
         inventory.publish("stock.reserved", held.to_string().as_bytes()).await;
         assert_eq!(inventory.event().await["event"], "OrderCreated", "how does it stand?");
