@@ -3,7 +3,8 @@
 //! In reading order: [`status`] is what an order is and becomes, [`checkout`] what it costs, [`catalogue`] what is sold,
 //! [`order`] all of that in the database, [`till`] who places orders together, [`payment`] how they are paid, [`events`]
 //! how answers and products arrive, [`overdue`] what is done when nothing happens, [`explain`] how an order stands in one
-//! sentence, [`graphql`] what people see of it. [`task`] and [`scan`] are how work in the background is repeated.
+//! sentence, [`graphql`] what people see of it. [`scan`] is how
+//! the background work finds what is due.
 
 pub mod catalogue;
 pub mod checkout;
@@ -16,7 +17,6 @@ pub mod overdue;
 pub mod payment;
 pub mod scan;
 pub mod status;
-pub mod task;
 pub mod till;
 
 use std::time::Duration;

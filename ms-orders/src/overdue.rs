@@ -20,7 +20,6 @@ use crate::config::Shop;
 use crate::order::{self, News, What};
 use crate::scan::{Look, Scan};
 use crate::status::Status;
-use crate::task;
 
 /// The most orders in one transaction.
 const STEP: i64 = 250;
@@ -39,17 +38,17 @@ const FORGET_PERIOD: Duration = Duration::from_secs(60);
 /// Does what is overdue, and forgets old idempotency keys, until `shutdown`.
 pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
     let scan = Scan::default();
-    let step = || async { Ok(step(pool, relay, shop, &scan).await?.is_full) };
+    let step = || async { Ok::<_, Fault>(step(pool, relay, shop, &scan).await?.is_full) };
     let forget = || async {
         let mut tx = pool.begin().await?;
         let more = order::forget_requests(&mut tx, shop.idempotency_ttl_hours).await?;
         tx.commit().await?;
-        Ok(more)
+        Ok::<_, sqlx::Error>(more)
     };
     let period = Duration::from_millis(shop.reask_period_ms);
     tokio::join!(
-        task::repeat("overdue orders have to wait", period, shutdown, step),
-        task::repeat("old idempotency keys have to wait", FORGET_PERIOD, shutdown, forget),
+        database::repeat("overdue orders have to wait", period, shutdown, step),
+        database::repeat("old idempotency keys have to wait", FORGET_PERIOD, shutdown, forget),
     );
 }
 

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Shop;
 use crate::order::{self, News, What};
 use crate::scan::Scan;
-use crate::task;
 
 pub use provider::{Attempt, Key, Provider};
 
@@ -125,10 +124,10 @@ pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &Cancellatio
         if tried > 0 {
             relay.wake();
         }
-        Ok(tried == STEP as usize)
+        Ok::<_, Fault>(tried == STEP as usize)
     };
     let period = Duration::from_millis(shop.payment_period_ms);
-    task::repeat("payments have to wait", period, shutdown, step).await;
+    database::repeat("payments have to wait", period, shutdown, step).await;
 }
 
 /// Tries the payments that are due, and tells how many there were. A constant number of statements.

@@ -1,24 +1,24 @@
 //! A service's PostgreSQL database: its connections, transactions, migrations and health.
 //!
 //! In reading order: [`Pool`] hands out connections, [`Transaction`] begins and commits, [`Bounds`] limits every wait,
-//! [`bounded`] limits a unit of work, [`migrate`](Database::migrate) brings the schema up to date,
+//! [`repeat`] is how background work is done, [`migrate`](Database::migrate) brings the schema up to date,
 //! [`check`](Database::check) tells whether writes work.
 //!
 //! **Architecture invariant:** a connection in the pool is idle: no statement is unanswered, and no transaction is open.
 //! A guard that is dropped in the middle of a statement closes its connection, so that whatever is dropped at an `await`
 //! (by a client that hangs up, a time-out, a session that ends) leaves nothing behind for the next user.
 
-mod bounded;
 mod bounds;
 mod connection;
 mod health;
 mod migrations;
 mod pool;
+mod work;
 
-pub use bounded::bounded;
 pub use bounds::Bounds;
 pub use connection::{Connection, Transaction};
 pub use pool::Pool;
+pub use work::{WORK_TIMEOUT, bounded, repeat};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};

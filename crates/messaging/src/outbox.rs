@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use database::{Pool, bounded};
+use database::{Pool, WORK_TIMEOUT, bounded};
 use lapin::Connection;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
@@ -75,9 +75,8 @@ pub async fn waiting(conn: &mut PgConnection, keys: &[String]) -> sqlx::Result<H
     Ok(waiting.into_iter().collect())
 }
 
-/// How long one step may take, and how long the broker may take to confirm it. Less than a transaction may be idle, because
-/// the step holds the lock meanwhile.
-const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the broker may take to confirm a step. Less than a transaction may be idle, because the step holds the lock
+/// meanwhile.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How the outbox is called in health.
@@ -125,7 +124,7 @@ impl Relay {
             }
             let begun = Instant::now();
             let unit = failing.take().unwrap_or_else(|| progress.begin(NAME));
-            match bounded(STEP_TIMEOUT, stop, self.step(&publisher, progress)).await {
+            match bounded(WORK_TIMEOUT, stop, self.step(&publisher, progress)).await {
                 Some(Ok(step)) => {
                     if step.refused {
                         publisher.reopen(connection).await?;

@@ -10,8 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
-use database::Pool;
-use messaging::Fault;
+use database::{Pool, WORK_TIMEOUT, bounded};
 use reqwest::Client;
 use rust_decimal::Decimal;
 use serde::Deserialize;
@@ -20,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Change, Product, keep, unlisted};
 use crate::config::Inventory;
-use crate::task;
 
 const QUERY: &str = "query Catalogue($after: String) {
   products(first: 100, after: $after) {
@@ -75,7 +73,7 @@ pub async fn fill(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let client = boot::neighbour::client(inventory.inventory_ca_file.as_ref())?.timeout(PAGE_TIMEOUT).build()?;
-    let began = task::bounded(begin(pool, filled)).await?;
+    let began = step(shutdown, begin(pool, filled)).await?;
     let mut after = None;
     let mut count = 0;
     loop {
@@ -86,7 +84,7 @@ pub async fn fill(
         count += page.edges.len();
         let products =
             page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;
-        task::bounded(store(pool, products, began)).await?;
+        step(shutdown, store(pool, products, began)).await?;
         if !page.page_info.has_next_page {
             break;
         }
@@ -98,14 +96,19 @@ pub async fn fill(
     if deleted > 0 {
         tracing::warn!(products.len = deleted, "products that inventory lists no more are sold no more");
     }
-    task::bounded(complete(pool)).await?;
+    step(shutdown, complete(pool)).await?;
     filled.cancel();
     tracing::info!(products.len = count, "the catalogue is filled");
     Ok(())
 }
 
+/// Takes one step in the database.
+async fn step<T>(shutdown: &CancellationToken, step: impl Future<Output = sqlx::Result<T>>) -> anyhow::Result<T> {
+    Ok(bounded(WORK_TIMEOUT, shutdown, step).await.context("the database takes too long")??)
+}
+
 /// Tells from when on the fill counts.
-async fn begin(pool: &Pool, filled: &CancellationToken) -> Result<DateTime<Utc>, Fault> {
+async fn begin(pool: &Pool, filled: &CancellationToken) -> sqlx::Result<DateTime<Utc>> {
     let mut connection = pool.acquire().await?;
     if sqlx::query_scalar!(r#"select exists (select from catalogue_fill) as "filled!""#)
         .fetch_one(&mut *connection)
@@ -113,14 +116,14 @@ async fn begin(pool: &Pool, filled: &CancellationToken) -> Result<DateTime<Utc>,
     {
         filled.cancel();
     }
-    Ok(unlisted::begin(&mut connection).await?)
+    unlisted::begin(&mut connection).await
 }
 
-async fn store(pool: &Pool, products: Vec<Change>, began: DateTime<Utc>) -> Result<(), Fault> {
+async fn store(pool: &Pool, products: Vec<Change>, began: DateTime<Utc>) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     keep(&mut tx, products.iter().cloned()).await?;
     unlisted::listed(&mut tx, &products, began).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 /// Tells how many products are deleted; `None` where `shutdown` came first.
@@ -128,26 +131,26 @@ async fn delete_unlisted(
     pool: &Pool,
     began: DateTime<Utc>,
     shutdown: &CancellationToken,
-) -> Result<Option<i64>, Fault> {
+) -> anyhow::Result<Option<i64>> {
     let (mut after, mut deleted) = (Some(i64::MIN), 0);
     while let Some(last_id) = after {
         if shutdown.is_cancelled() {
             return Ok(None);
         }
-        let step = async {
+        let deleting = async {
             let mut tx = pool.begin().await?;
-            let step = unlisted::delete(&mut tx, last_id, began).await?;
+            let gone = unlisted::delete(&mut tx, last_id, began).await?;
             tx.commit().await?;
-            Ok(step)
+            Ok(gone)
         };
-        let step = task::bounded(step).await?;
-        deleted += step.count;
-        after = step.last_id;
+        let gone = step(shutdown, deleting).await?;
+        deleted += gone.count;
+        after = gone.last_id;
     }
     Ok(Some(deleted))
 }
 
-async fn complete(pool: &Pool) -> Result<(), Fault> {
+async fn complete(pool: &Pool) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     sqlx::query!(
         "insert into catalogue_fill default values
@@ -155,7 +158,7 @@ async fn complete(pool: &Pool) -> Result<(), Fault> {
     )
     .execute(&mut *tx)
     .await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 async fn page(client: &Client, inventory_url: &str, after: Option<String>) -> anyhow::Result<Products> {

@@ -170,7 +170,7 @@ async fn a_charge_that_meets_the_end_of_its_order_is_not_made_or_is_given_back()
             let charge = [Key { order_id: id.clone(), amount: 24.into(), reference: String::new() }];
             let end = async || {
                 world.happens(&order_id(&id), what(&id, happening), &shop).await;
-                assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), 1);
+                assert_eq!(payment::step(&world.connections, &provider, &shop, &Scan::default()).await.unwrap(), 1);
             };
             // The news of the charge comes last, whether it was made or not.
             let news = if charged_first {
@@ -188,7 +188,11 @@ async fn a_charge_that_meets_the_end_of_its_order_is_not_made_or_is_given_back()
             let order = order::find(&mut conn, &id).await.unwrap().unwrap();
             assert_eq!((order.status, payment.status), (Status::Cancelled, payment::Status::Returned), "{happening:?}");
             assert_eq!(world.charged(&id).await, "0.00", "{happening:?}");
-            assert_eq!(payment::step(&world.connections, &provider, &shop).await.unwrap(), 0, "nothing is left to do");
+            assert_eq!(
+                payment::step(&world.connections, &provider, &shop, &Scan::default()).await.unwrap(),
+                0,
+                "nothing is left to do"
+            );
         }
     }
 }

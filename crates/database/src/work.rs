@@ -1,0 +1,56 @@
+use std::fmt::Display;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long one unit of background work may take, if its user says nothing else. More than a statement may take, so that the
+/// server ends first what is slow; what takes longer is on a connection that has gone silent.
+pub const WORK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a unit of work may still take once its service is to stop. A service does up to three of them one after the
+/// other while it drains, for which it has 10 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs one unit of work, for at most `limit`, and for at most 2 s once `stop` is cancelled.
+///
+/// `None` when it takes longer. It is dropped then: its transaction is rolled back, or its connection closed, and if it was
+/// just committing, it is unknown whether that took effect.
+pub async fn bounded<T>(limit: Duration, stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    let deadline = async {
+        if timeout(limit, stop.cancelled()).await.is_ok() {
+            sleep(STOP_TIMEOUT).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = deadline => None,
+    }
+}
+
+/// Runs a unit of work once in each `period` until `stop`, and again at once for as long as it says that it left something
+/// to do. Each is [`bounded`]. When one fails or takes too long, the log says `failed`, and the next begins a period later.
+pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
+    failed: &'static str,
+    period: Duration,
+    stop: &CancellationToken,
+    mut work: impl FnMut() -> F,
+) {
+    while stop.run_until_cancelled(sleep(period)).await.is_some() {
+        while !stop.is_cancelled() {
+            match bounded(WORK_TIMEOUT, stop, work()).await {
+                Some(Ok(true)) => (),
+                Some(Ok(false)) => break,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "{failed}");
+                    break;
+                }
+                None => {
+                    tracing::warn!(error = "it takes too long", "{failed}");
+                    break;
+                }
+            }
+        }
+    }
+}
