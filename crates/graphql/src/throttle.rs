@@ -76,16 +76,6 @@ mod tests {
     }
 
     #[test]
-    fn callers_who_have_been_quiet_are_forgotten() {
-        // What each asks for is replenished within a microsecond.
-        let throttle = Throttle::new(1_000_000).unwrap();
-        for caller in 0..2 * MAX_CALLERS as u128 {
-            assert!(throttle.charge(Payer::Account(caller), 1).is_ok());
-        }
-        assert!(throttle.callers.len() <= MAX_CALLERS + 1, "{} callers are remembered", throttle.callers.len());
-    }
-
-    #[test]
     fn a_single_request_that_is_dearer_than_any_burst_is_answered_once() {
         let throttle = Throttle::new(1).unwrap();
         assert!(throttle.charge(Payer::Account(1), u32::MAX).is_ok());
