@@ -39,7 +39,8 @@ pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
 ) {
     while stop.run_until_cancelled(sleep(period)).await.is_some() {
         while !stop.is_cancelled() {
-            match bounded(WORK_TIMEOUT, stop, work()).await {
+            // Boxed, because the futures of all tasks together overflow the stack of a test's thread.
+            match bounded(WORK_TIMEOUT, stop, Box::pin(work())).await {
                 Some(Ok(true)) => (),
                 Some(Ok(false)) => break,
                 Some(Err(error)) => {

@@ -103,6 +103,35 @@ async fn orders_knows_the_prices_from_before_its_first_start_and_hears_of_every_
     eventually("orders no longer sells it", async || shop.unit_price(&new).await.is_none()).await;
 }
 
+/// Inventory was away for three days. What it finds in its queues then holds nothing.
+#[tokio::test]
+async fn an_order_that_was_given_up_holds_nothing_when_inventory_is_back() {
+    let mut shop = Shop::open_with(&[("REASK_PERIOD_MS", "50"), ("PAYMENT_DELAY_SECONDS", "0")]).await;
+    let product = shop.product("1.00", 10).await;
+    shop.inventory.stop().await;
+    let id = text(&shop.place(&product, 3).await["id"]);
+    sqlx::query("update orders set updated_at = now() - interval '73 hours', overdue_at = now(), asks = 12")
+        .execute(&shop.orders_pool().await)
+        .await
+        .unwrap();
+    let given_up = shop.order_once(&id, "CANCELLED").await;
+    assert_eq!(steps(&given_up), [("PENDING", "createOrder"), ("CANCELLED", "unanswered")]);
+
+    shop.inventory.start().await;
+    let has_ended = async || {
+        let status = shop.hold(&id).await["status"].clone();
+        status == "REJECTED" || status == "RELEASED"
+    };
+    eventually("inventory has heard of the order and its end", has_ended).await;
+    becomes(json!({"onHand": 10, "reserved": 0, "available": 10}), async || shop.levels(&product).await).await;
+    let outstanding = async || shop.orders.ask("{ stuckOrders(olderThanSeconds: 0) { id } }", Value::Null).await;
+    becomes(json!([]), outstanding).await;
+    let charges: i64 =
+        sqlx::query_scalar("select count(*) from provider_charges").fetch_one(&shop.orders_pool().await).await.unwrap();
+    assert_eq!(charges, 0);
+    assert!(shop.run("ms-inventory", &["doctor"]).status.success());
+}
+
 #[tokio::test]
 async fn what_was_sold_out_can_be_ordered_once_a_hold_has_run_out() {
     let shop = Shop::open_with(&[("HOLD_TTL_SECONDS", "1"), ("SWEEP_PERIOD_MS", "50")]).await;
