@@ -43,7 +43,7 @@ pub struct Account {
     pub role: Role,
     /// Since when it may not be used.
     pub disabled_at: Option<DateTime<Utc>>,
-    /// Its tokens that were signed before this, in seconds since 1970, do not count.
+    /// Its tokens that were signed before this do not count: in seconds since 1970, by PostgreSQL's clock, as all its times.
     pub tokens_not_before: i64,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
@@ -267,12 +267,12 @@ async fn leave_an_admin(conn: &mut PgConnection, leaving: &Account) -> Result<()
     if needed && !others.fetch_one(conn).await? { Err(Error::LastAdmin) } else { Ok(()) }
 }
 
-/// Ends the tokens an account has. Tokens tell their time in seconds, by the clocks of other machines, which may be ahead by
-/// one.
+/// Ends the tokens an account has. They tell in whole seconds when they were signed, by this clock. The moment is later than
+/// this second, and than the last moment, because a token that was signed right after that one tells it as its own.
 async fn revoke(conn: &mut PgConnection, id: Uuid) -> Result<Account, Error> {
     sqlx::query!(
         "update users
-         set tokens_not_before = floor(extract(epoch from clock_timestamp()))::bigint + 2,
+         set tokens_not_before = greatest(floor(extract(epoch from clock_timestamp()))::bigint, tokens_not_before) + 1,
            updated_at = now()
          where id = $1",
         id,

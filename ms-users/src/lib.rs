@@ -116,11 +116,13 @@ fn demo_token(environment: Environment, database: &Database, signing: &signing::
     auth::demo::route(environment, move || {
         let (pool, signing) = (pool.clone(), signing.clone());
         async move {
-            let mut conn = pool.acquire().await?;
-            let admin = account::find_password(&mut conn, boot::demo::ADMIN_EMAIL).await?;
+            let mut tx = pool.begin().await?;
+            let admin = account::find_password(&mut tx, boot::demo::ADMIN_EMAIL).await?;
             let (id, _) = admin.context("there are no demo accounts")?;
-            let admin = account::find(&mut conn, id).await?.context("it is gone")?;
-            Ok(signing.token(&admin)?.0)
+            let admin = account::reenter(&mut tx, id).await?.context("it is disabled")?;
+            let (token, _) = signing.token(&mut tx, &admin).await?;
+            tx.commit().await?;
+            Ok(token)
         }
     })
 }

@@ -53,7 +53,7 @@ pub enum Refreshed {
     Stolen,
 }
 
-/// Trades a refresh token for the next one. To be committed whatever comes of it.
+/// Trades a refresh token for the next one, and locks its account. To be committed when it is fresh or stolen.
 ///
 /// # Errors
 /// Those of the database.

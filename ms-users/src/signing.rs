@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use auth::keys::{Published, Revoked};
-use auth::token::LIFETIME;
+use auth::token::{LEEWAY_SECONDS, LIFETIME, MAX_AHEAD_SECONDS};
 use auth::{Caller, SigningKey, Tokens};
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
@@ -25,9 +25,10 @@ pub use seal::Seal;
 /// How long a new key is published before it signs: longer than any service takes to look for keys by itself.
 const ANNOUNCED: Duration = Duration::from_secs(60);
 
-/// How long an old key is still published after a new one has begun to sign: the life of a token, and a minute for
-/// instances that learned of the new key late.
-const REMEMBERED: Duration = Duration::from_secs(LIFETIME.as_secs() + 60);
+/// How long after a moment some service may still take a token that was signed before it: the life of a token, by a clock
+/// that is behind, and a minute for instances that learned late of a new key. For so long an old key is published after a new
+/// one has begun to sign, and an account is told as revoked.
+const REMEMBERED: Duration = Duration::from_secs(LIFETIME.as_secs() + LEEWAY_SECONDS + MAX_AHEAD_SECONDS + 60);
 
 /// One key, as it is kept.
 pub struct Stored {
@@ -94,14 +95,18 @@ impl Signing {
         if self.current.borrow().signer.is_some() { Ok(()) } else { Err("no key to sign with yet".to_owned()) }
     }
 
-    /// A token for an account, and how many seconds it is valid.
+    /// A token for an account that the transaction of `conn` has locked, and how many seconds it is valid.
+    ///
+    /// It is signed by PostgreSQL's clock, by which accounts are revoked as well: whatever this machine's clock says, it is
+    /// older than a revocation that waits for the lock.
     ///
     /// # Errors
-    /// When there is no key yet.
-    pub fn token(&self, account: &Account) -> anyhow::Result<(String, u64)> {
+    /// When there is no key yet, or the database fails.
+    pub async fn token(&self, conn: &mut PgConnection, account: &Account) -> anyhow::Result<(String, u64)> {
         let signer = self.current.borrow().signer.clone().context("no key to sign with yet")?;
-        // Whoever changed their password a moment ago is to have a token that counts.
-        let iat = auth::token::now_seconds().max(account.tokens_not_before.unsigned_abs());
+        let now = sqlx::query_scalar!(r#"select floor(extract(epoch from clock_timestamp()))::bigint as "now!""#);
+        // Whoever changed their password in this second is to have a token that counts.
+        let iat = now.fetch_one(conn).await?.max(account.tokens_not_before).unsigned_abs();
         let caller = Caller { user_id: account.id, role: account.role.into() };
         Ok((self.tokens.sign(&signer, caller, iat)?, LIFETIME.as_secs()))
     }
@@ -155,7 +160,7 @@ async fn revoked(conn: &mut PgConnection) -> sqlx::Result<Vec<Revoked>> {
         "select id, tokens_not_before
          from users
          where tokens_not_before > 0
-           and tokens_not_before > extract(epoch from now())::bigint - $1",
+           and tokens_not_before > floor(extract(epoch from now()))::bigint - $1",
         REMEMBERED.as_secs() as i64,
     )
     .fetch_all(conn)

@@ -49,7 +49,7 @@ pub struct Published {
 pub struct Revoked {
     /// The account.
     pub sub: Uuid,
-    /// Tokens signed before this, in seconds since 1970, do not count.
+    /// Tokens signed before this do not count: in seconds since 1970, by the clock of their `iat`.
     pub before: u64,
 }
 

@@ -15,8 +15,13 @@ use crate::keys::Keys;
 /// How long a token is valid.
 pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// How far apart the clocks of two machines may be, in seconds.
+/// How long after its end a token is still taken, in seconds.
 pub const LEEWAY_SECONDS: u64 = 5;
+
+/// How far the clock that tokens are signed by may be ahead of the one they are verified by, in seconds. The first is
+/// PostgreSQL's at the issuer, the second that of the machine that verifies. A token from further ahead is refused, so that a
+/// machine whose clock is wrong does not take tokens for longer than their revocation is told.
+pub const MAX_AHEAD_SECONDS: u64 = 60;
 
 /// The longest token that is looked at. Ours have some 400 bytes.
 const MAX_BYTES: usize = 2_048;
@@ -35,9 +40,9 @@ pub struct Claims {
     pub sub: Uuid,
     /// What they are.
     pub role: Role,
-    /// When it was signed, in seconds since 1970.
+    /// When it was signed, in seconds since 1970, by the clock by which the issuer also revokes.
     pub iat: u64,
-    /// When it ends, in seconds since 1970.
+    /// When it ends, in seconds since 1970, by the same clock.
     pub exp: u64,
 }
 
@@ -70,7 +75,7 @@ impl Refused {
     }
 }
 
-/// The present, as tokens tell time: in seconds since 1970.
+/// The present by this machine's clock, in seconds since 1970.
 pub fn now_seconds() -> u64 {
     jsonwebtoken::get_current_timestamp()
 }
@@ -109,7 +114,8 @@ impl Verifier {
         let key = known.key(kid).ok_or(Refused::Invalid)?;
         let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
         let Claims { sub, role, iat, .. } = decoded.map_err(|error| Refused::from(error.kind()))?.claims;
-        if iat > now_seconds() + LEEWAY_SECONDS {
+        // This machine's clock: a token ends, and is from the future, by it. Whether it is revoked is told by the issuer's alone.
+        if iat > now_seconds() + MAX_AHEAD_SECONDS {
             return Err(Refused::Invalid);
         }
         if known.is_revoked(sub, iat) {

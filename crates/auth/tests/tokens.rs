@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use auth::keys::{Published, Revoked};
-use auth::token::{LEEWAY_SECONDS, now_seconds};
+use auth::token::{LEEWAY_SECONDS, MAX_AHEAD_SECONDS, now_seconds};
 use auth::{Caller, Claims, Keys, Refused, Role, SigningKey, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -103,14 +103,20 @@ async fn a_token_that_says_something_else_proves_nothing() {
     let issuer = Issuer::publishing(&[&key]).await;
     let now = now_seconds();
     let old = now - LEEWAY_SECONDS - 1;
+    let ahead = |seconds| Claims { iat: now + seconds, exp: now + seconds + 900, ..claims() };
     for (why, wrong, refused) in [
         ("audience", Claims { aud: "other".into(), ..claims() }, Refused::Invalid),
         ("issuer", Claims { iss: "other".into(), ..claims() }, Refused::Invalid),
         ("expired", Claims { iat: old - 900, exp: old, ..claims() }, Refused::Expired),
+        ("signed too far ahead", ahead(MAX_AHEAD_SECONDS + 10), Refused::Invalid),
         ("signed tomorrow", Claims { iat: now + 86_400, exp: now + 87_000, ..claims() }, Refused::Invalid),
     ] {
         assert_eq!(issuer.verify(&key.sign(&wrong).unwrap()).await, Err(refused), "{why}");
     }
+    assert!(
+        issuer.verify(&key.sign(&ahead(MAX_AHEAD_SECONDS - 10)).unwrap()).await.is_ok(),
+        "clocks may differ so much"
+    );
 }
 
 #[tokio::test]

@@ -76,12 +76,15 @@ impl Mutation {
         #[graphql(desc = "The newest refresh token of the session.")] refresh_token: String,
     ) -> Result<Session> {
         let mut tx = begin(ctx).await?;
-        let refreshed = session::refresh(&mut tx, &refresh_token, *ctx.data::<Trace>()?).await.map_err(fault)?;
-        tx.commit().await?;
-        match refreshed {
-            Refreshed::Fresh(account, token) => as_session(ctx, *account, token),
+        match session::refresh(&mut tx, &refresh_token, *ctx.data::<Trace>()?).await.map_err(fault)? {
+            Refreshed::Fresh(account, token) => {
+                let session = signed(ctx, &mut tx, *account, token).await?;
+                tx.commit().await?;
+                Ok(session)
+            }
             Refreshed::Refused => Err(Refusal::unauthenticated("the session has ended: sign in again").into()),
             Refreshed::Stolen => {
+                tx.commit().await?;
                 let message = "this refresh token was used before, so its session has ended: sign in again";
                 Err(Refusal::unauthenticated(message).into())
             }
@@ -216,12 +219,14 @@ fn failed() -> async_graphql::Error {
 async fn sign_in(ctx: &Context<'_>, mut tx: Transaction, account: Account, client: &str) -> Result<Session> {
     let ttl_days = ctx.data::<Login>()?.session_ttl_days;
     let token = session::open(&mut tx, account.id, client, ttl_days).await.map_err(fault)?;
+    let session = signed(ctx, &mut tx, account, token).await?;
     commit(ctx, tx).await?;
-    as_session(ctx, account, token)
+    Ok(session)
 }
 
-fn as_session(ctx: &Context<'_>, account: Account, token: RefreshToken) -> Result<Session> {
-    let (access_token, seconds) = ctx.data::<Signing>()?.token(&account).map_err(fault)?;
+/// Signs an access token for a session that is opened or refreshed in this transaction.
+async fn signed(ctx: &Context<'_>, tx: &mut Transaction, account: Account, token: RefreshToken) -> Result<Session> {
+    let (access_token, seconds) = ctx.data::<Signing>()?.token(tx, &account).await.map_err(fault)?;
     Ok(Session {
         access_token,
         expires_in: i32::try_from(seconds)?,

@@ -124,6 +124,29 @@ async fn a_disabled_account_is_out_at_once_and_can_be_let_in_again() {
 }
 
 #[tokio::test]
+async fn tokens_end_however_far_the_clocks_of_host_and_database_are_apart() {
+    for seconds in [-50, -3, 3, 50] {
+        let world = World::with_clock_ahead(seconds).await;
+        let api = &world.api;
+        let (ann, admin) = (api.register("ann@example.com", PASSWORD).await, api.admin().await);
+        let told = format!("PostgreSQL is {seconds} s ahead");
+        assert!(api.counts(&ann.access).await && api.counts(&admin.access).await, "{told}");
+
+        let new = json!({"current": PASSWORD, "new": "another horse battery"});
+        let changed = crate::world::session(&api.ask(&ann.access, CHANGE_PASSWORD, new).await);
+        eventually(&format!("{told}, a token of the old password ends"), async || !api.counts(&ann.access).await).await;
+        assert!(api.counts(&changed.access).await, "{told}");
+
+        let refreshed = api.refresh(&changed.refresh).await;
+        assert!(api.counts(&refreshed.access).await, "{told}");
+        api.ask(&admin.access, DISABLE, json!({"id": ann.user["id"]})).await;
+        for token in [&changed.access, &refreshed.access] {
+            eventually(&format!("{told}, a disabled account's token ends"), async || !api.counts(token).await).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn roles_change_by_an_admin_and_there_is_always_one_left() {
     let world = World::new().await;
     let api = &world.api;

@@ -41,7 +41,7 @@ async fn a_key_takes_over_and_the_old_one_counts_until_its_tokens_have_ended() {
     let_time_pass(&world, "61 seconds").await;
     eventually("the new key signs", async || kid(&api.login("ann@example.com", PASSWORD).await.access) == new).await;
     assert!(api.counts(&old.access).await && api.counts(&meanwhile.access).await, "the old key counts");
-    let_time_pass(&world, "16 minutes").await;
+    let_time_pass(&world, "18 minutes").await;
     eventually("the old key is gone", async || kids(&api.published().await) == BTreeSet::from([new.clone()])).await;
     eventually("the old tokens count no more", async || !api.counts(&old.access).await).await;
 }

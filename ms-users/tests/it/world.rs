@@ -37,7 +37,26 @@ impl World {
     }
 
     pub(crate) async fn with(args: &[&str]) -> Self {
+        Self::on(Database::create("users").unwrap(), args).await
+    }
+
+    /// [`Self::new`], where PostgreSQL's clock is so many seconds ahead of this host's, or behind it if that is negative:
+    /// its clock functions are hidden by others.
+    pub(crate) async fn with_clock_ahead(seconds: i32) -> Self {
         let database = Database::create("users").unwrap();
+        let pool = PgPool::connect(database.url()).await.unwrap();
+        let mut statements = format!("alter database {} set search_path = public, pg_catalog;", database.name());
+        for (clock, volatility) in [("now", "stable"), ("clock_timestamp", "volatile")] {
+            statements += &format!(
+                "create function public.{clock}() returns timestamptz language sql {volatility}
+                 as 'select pg_catalog.{clock}() + interval ''{seconds} seconds''';"
+            );
+        }
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&pool).await.unwrap();
+        Self::on(database, &[]).await
+    }
+
+    async fn on(database: Database, args: &[&str]) -> Self {
         let api = Instance::start(database.url(), args).await;
         let pool = PgPool::connect(database.url()).await.unwrap();
         let connections =
