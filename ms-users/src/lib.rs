@@ -139,8 +139,10 @@ fn health(shutdown: &CancellationToken, database: &Database, signing: &signing::
 
 async fn tidy(pool: &Pool, shutdown: &CancellationToken) {
     loop {
-        if let Err(error) = session::forget_ended(pool).await {
-            tracing::warn!(error = error.to_string(), "cannot delete old sessions; trying again");
+        match session::forget_ended(pool).await {
+            Ok(deleted) if deleted >= database::DELETED_AT_ONCE as u64 && !shutdown.is_cancelled() => continue,
+            Ok(_) => (),
+            Err(error) => tracing::warn!(error = error.to_string(), "cannot delete old sessions; trying again"),
         }
         if shutdown.run_until_cancelled(tokio::time::sleep(TIDY_PERIOD)).await.is_none() {
             return;

@@ -54,6 +54,10 @@ impl Database {
     }
 }
 
+/// The most rows that tidying deletes in one transaction, so that it holds few locks and is soon over. Where there are more,
+/// it is repeated.
+pub const DELETED_AT_ONCE: i64 = 1_000;
+
 /// What the consumers, the relay and the periodic tasks of one instance use at once, and one for the health check.
 const BACKGROUND_CONNECTIONS: usize = 6;
 
