@@ -45,7 +45,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 const KEYS_PERIOD: Duration = Duration::from_secs(5);
 
 /// How often sessions that are over are deleted.
-const TIDY_PERIOD: Duration = Duration::from_secs(600);
+const TIDY_PERIOD: Duration = Duration::from_secs(60);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -137,15 +137,8 @@ fn health(shutdown: &CancellationToken, database: &Database, signing: &signing::
         .needs("signing-key", move || std::future::ready(signing.check()))
 }
 
+/// Deletes sessions that are over, until `shutdown`.
 async fn tidy(pool: &Pool, shutdown: &CancellationToken) {
-    loop {
-        match session::forget_ended(pool).await {
-            Ok(deleted) if deleted >= database::DELETED_AT_ONCE as u64 && !shutdown.is_cancelled() => continue,
-            Ok(_) => (),
-            Err(error) => tracing::warn!(error = error.to_string(), "cannot delete old sessions; trying again"),
-        }
-        if shutdown.run_until_cancelled(tokio::time::sleep(TIDY_PERIOD)).await.is_none() {
-            return;
-        }
-    }
+    let tidy = || session::forget_ended(pool);
+    database::repeat("old sessions have to wait", TIDY_PERIOD, shutdown, tidy).await;
 }

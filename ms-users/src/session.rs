@@ -135,11 +135,11 @@ pub async fn is_known_client(conn: &mut PgConnection, email: &str, client: &str)
 }
 
 /// Deletes sessions that are over and were opened long ago, each with its newest token, and used tokens of sessions that
-/// keep them: the oldest [`database::DELETED_AT_ONCE`] of both. Tells how many; call it again until there are fewer.
+/// keep them: the oldest [`database::DELETED_AT_ONCE`] of both. Tells whether there may be more.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn forget_ended(pool: &Pool) -> sqlx::Result<u64> {
+pub async fn forget_ended(pool: &Pool) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let tokens = sqlx::query!(
         "with old as materialized (
@@ -179,7 +179,7 @@ pub async fn forget_ended(pool: &Pool) -> sqlx::Result<u64> {
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(tokens.rows_affected().max(sessions.rows_affected()))
+    Ok(tokens.rows_affected().max(sessions.rows_affected()) == database::DELETED_AT_ONCE as u64)
 }
 
 struct Found {

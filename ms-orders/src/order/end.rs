@@ -191,9 +191,6 @@ async fn remember(conn: &mut PgConnection, request: &EndRequest, shop: &Shop) ->
     Ok(())
 }
 
-/// The most requests that are forgotten in one statement.
-const FORGET: i64 = 1_000;
-
 /// Forgets what was asked under idempotency keys older than this, the oldest first; tells whether there may be more.
 ///
 /// # Errors
@@ -214,9 +211,9 @@ pub async fn forget_requests(conn: &mut PgConnection, ttl_hours: u32) -> sqlx::R
            and requests.operation = old.operation
            and requests.idempotency_key = old.idempotency_key",
         hours(ttl_hours),
-        FORGET,
+        database::DELETED_AT_ONCE,
     )
     .execute(conn)
     .await?;
-    Ok(forgotten.rows_affected() == FORGET as u64)
+    Ok(forgotten.rows_affected() == database::DELETED_AT_ONCE as u64)
 }
