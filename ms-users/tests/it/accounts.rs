@@ -197,6 +197,55 @@ async fn an_admin_who_was_ended_a_moment_ago_changes_nothing_any_more() {
     api.refused("UNAUTHENTICATED", "", crate::world::REFRESH, json!({"token": ann.refresh})).await;
 }
 
+/// For as long as a token of before may be about. Services that start later learn of it as well.
+#[tokio::test]
+async fn an_account_stays_revoked_for_as_long_as_its_tokens_last() {
+    let world = World::new().await;
+    let api = &world.api;
+    let ann = api.register("ann@example.com", PASSWORD).await;
+    let revoked_since = async |minutes: i32| {
+        sqlx::query(
+            "update users set tokens_not_before = floor(extract(epoch from now())) - 60 * $1
+             where email = 'ann@example.com'",
+        )
+        .bind(minutes)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    };
+    let is_published =
+        async || api.published().await["revoked"].as_array().unwrap().iter().any(|one| one["sub"] == ann.user["id"]);
+    // A token is good for a quarter of an hour.
+    for (minutes, is_revoked) in [(14, true), (17, false), (2, true)] {
+        revoked_since(minutes).await;
+        eventually("it is published, or no more", async || is_published().await == is_revoked).await;
+    }
+}
+
+/// Both know the old password, and both have shown it before either has changed it.
+#[tokio::test]
+async fn of_two_who_change_a_password_at_the_same_time_one_is_refused() {
+    let patient = ["--database-lock-timeout-seconds", "60", "--database-statement-timeout-seconds", "60"];
+    let world = World::with(&patient).await;
+    let api = &world.api;
+    let ann = api.register("ann@example.com", PASSWORD).await;
+    let mut meanwhile = world.pool.begin().await.unwrap();
+    sqlx::query("select from users where email = 'ann@example.com' for update").execute(&mut *meanwhile).await.unwrap();
+    let change = |new: &'static str| api.send(&ann.access, CHANGE_PASSWORD, json!({"current": PASSWORD, "new": new}));
+    let letting_go = async {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("both wait", async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 2
+        })
+        .await;
+        meanwhile.rollback().await.unwrap();
+    };
+    let (one, other, ()) = tokio::join!(change("another horse"), change("a third horse"), letting_go);
+    let codes = [&one, &other].map(|answer| answer["errors"][0]["extensions"]["code"].clone());
+    assert!(codes.contains(&json!("UNAUTHENTICATED")) && codes.contains(&Value::Null), "{one} {other}");
+}
+
 #[tokio::test]
 async fn demo_accounts_do_not_outlive_development() {
     let world = World::with(&["--environment", "development", "--demo-accounts", "true"]).await;
