@@ -59,7 +59,7 @@ impl Database {
 pub const DELETED_AT_ONCE: i64 = 1_000;
 
 /// What the consumers, the relay and the periodic tasks of one instance use at once, and one for the health check.
-const BACKGROUND_CONNECTIONS: usize = 6;
+const BACKGROUND_CONNECTIONS: usize = 8;
 
 /// Makes PostgreSQL plan each background statement once, at the first use, and by keys. By default the planner optimizes
 /// for the table of that moment, which may be nearly empty, and then reads the whole table for each batch until autovacuum
