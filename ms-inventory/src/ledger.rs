@@ -246,17 +246,27 @@ async fn claim(conn: &mut PgConnection, key: &str, adjustment: &Adjustment, left
     Ok(())
 }
 
-/// Forgets idempotency keys older than `ttl_hours`.
+/// Forgets idempotency keys older than `ttl_hours`, the oldest first; tells whether there may be more.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn forget_adjustments(conn: &mut PgConnection, ttl_hours: u32) -> sqlx::Result<()> {
-    sqlx::query!(
-        "delete from adjustments
-         where created_at < now() - make_interval(hours => $1)",
+pub async fn forget_adjustments(conn: &mut PgConnection, ttl_hours: u32) -> sqlx::Result<bool> {
+    let deleted = sqlx::query!(
+        "with old as materialized (
+           select idempotency_key
+           from adjustments
+           where created_at < now() - make_interval(hours => $1)
+           order by created_at
+           limit $2
+           for update skip locked
+         )
+         delete from adjustments
+         using old
+         where adjustments.idempotency_key = old.idempotency_key",
         i32::try_from(ttl_hours).unwrap_or(i32::MAX),
     )
     .execute(conn)
     .await?;
-    Ok(())
+        database::DELETED_AT_ONCE,
+    Ok(deleted.rows_affected() == database::DELETED_AT_ONCE as u64)
 }

@@ -26,9 +26,9 @@ pub async fn run(pool: &Pool, relay: &Relay, engine: &Engine, shutdown: &Cancell
     };
     let forget = || async {
         let mut tx = pool.begin().await?;
-        ledger::forget_adjustments(&mut tx, engine.idempotency_ttl_hours).await?;
+        let more = ledger::forget_adjustments(&mut tx, engine.idempotency_ttl_hours).await?;
         tx.commit().await?;
-        Ok::<_, sqlx::Error>(false)
+        Ok::<_, sqlx::Error>(more)
     };
     let period = Duration::from_millis(engine.sweep_period_ms);
     tokio::join!(

@@ -1,6 +1,7 @@
 //! Stock is adjusted, and every change is booked.
 
 use futures::future::join_all;
+use ms_inventory::ledger;
 use ms_inventory::stock::Level;
 use serde_json::{Value, json};
 
@@ -220,4 +221,28 @@ async fn movements_are_read_page_by_page_from_the_newest() {
     let all = nodes(&all, "productId");
     assert_eq!(all.len(), 6);
     assert_eq!(all[5], other.to_string());
+}
+
+#[tokio::test]
+async fn old_idempotency_keys_are_deleted_a_bounded_number_at_a_time() {
+    let world = World::new().await;
+    sqlx::query(
+        "insert into adjustments (idempotency_key, product_id, delta, note, on_hand, reserved, created_at)
+         select n::text, 1, 1, '', 1, 0, now() - make_interval(mins => 60 * 23 + 40 * least(n, 2)::int)
+         from generate_series(0, 2500) as n",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let mut deleted = Vec::new();
+    for _ in 0..4 {
+        let mut tx = world.connections.begin().await.unwrap();
+        deleted.push(ledger::forget_adjustments(&mut tx, 24).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(deleted, [1_000, 1_000, 499, 0]);
+    let mut left: Vec<String> =
+        sqlx::query_scalar("select idempotency_key from adjustments").fetch_all(&world.pool).await.unwrap();
+    left.sort_unstable();
+    assert_eq!(left, ["0", "1"], "those of the last 24 hours stay");
 }

@@ -2,6 +2,7 @@
 
 use dev::testing::Vhost;
 use futures::future::join_all;
+use ms_orders::order::forget_requests;
 use serde_json::{Value, json};
 
 use crate::inventory::Inventory;
@@ -184,4 +185,29 @@ async fn an_order_that_costs_something_else_than_was_shown_is_refused_with_the_n
     assert_eq!(instance.ask(CREATE, input("24", Some("K"))).await, placed);
     assert_eq!(instance.refusal(CREATE, input("25", Some("K"))).await["extensions"]["field"], "idempotencyKey");
     instance.stop().await;
+}
+
+#[tokio::test]
+async fn old_requests_are_deleted_a_bounded_number_at_a_time() {
+    let world = World::new().await;
+    sqlx::query(
+        "insert into requests (user_id, operation, idempotency_key, order_id, reason, restock, created_at)
+         select gen_random_uuid(), 'cancelOrder', n::text, 'A', '', false,
+             now() - make_interval(mins => 60 * 23 + 40 * least(n, 2)::int)
+         from generate_series(0, 2500) as n",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let mut deleted = Vec::new();
+    for _ in 0..4 {
+        let mut tx = world.connections.begin().await.unwrap();
+        deleted.push(forget_requests(&mut tx, 24).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(deleted, [1_000, 1_000, 499, 0]);
+    let mut left: Vec<String> =
+        sqlx::query_scalar("select idempotency_key from requests").fetch_all(&world.pool).await.unwrap();
+    left.sort_unstable();
+    assert_eq!(left, ["0", "1"], "those of the last 24 hours stay");
 }
