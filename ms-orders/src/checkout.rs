@@ -72,6 +72,11 @@ impl Basket {
     pub fn items(&self) -> Vec<Item> {
         self.0.iter().map(|(&product_id, &quantity)| Item { product_id, quantity }).collect()
     }
+
+    /// What all its quantities add up to.
+    pub fn units(&self) -> i64 {
+        self.0.values().sum()
+    }
 }
 
 /// A basket with prices.

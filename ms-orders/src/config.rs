@@ -104,6 +104,10 @@ pub struct Shop {
     #[arg(long, env = "PAYMENT_DELAY_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=86_400))]
     pub payment_delay_seconds: u32,
 
+    /// How much one account may have unpaid at once.
+    #[command(flatten)]
+    pub unpaid: UnpaidLimits,
+
     /// How often payments that are due are looked for, in milliseconds.
     #[arg(long, env = "PAYMENT_PERIOD_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(1..))]
     pub payment_period_ms: u64,
@@ -130,6 +134,21 @@ pub struct Shop {
     /// How often the relay looks for events that were not announced to it, in milliseconds.
     #[arg(long, env = "OUTBOX_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     pub outbox_period_ms: u64,
+}
+
+/// How much one account may have unpaid at once, PENDING or CONFIRMED: so much stock it can keep from others without paying.
+///
+/// A person has a few orders unpaid for some seconds. The defaults are for a business that orders by a program, some twenty
+/// orders a second while each is paid after ten.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct UnpaidLimits {
+    /// How many orders one account may have unpaid at once; 0 for any number. An ADMIN's orders are not limited.
+    #[arg(long, env = "MAX_UNPAID_ORDERS", default_value_t = 200)]
+    pub max_unpaid_orders: u32,
+
+    /// How many units one account may have in unpaid orders at once, whatever the products; 0 for any number.
+    #[arg(long, env = "MAX_UNPAID_UNITS", default_value_t = 10_000)]
+    pub max_unpaid_units: u32,
 }
 
 /// How long orders wait for what comes next.

@@ -20,7 +20,7 @@ use crate::status::Status;
 pub use advance::{News, Outcome, What, advance, count_settled};
 pub use end::{EndError, EndRequest, Operation, end, forget_requests};
 pub use id::new_id;
-pub use place::{NewOrder, PlaceError, place};
+pub use place::{NewOrder, OverLimit, PlaceError, Unpaid, place};
 
 /// An order without its lines and its steps.
 #[derive(Debug, Clone, PartialEq)]

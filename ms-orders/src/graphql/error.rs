@@ -4,7 +4,8 @@ use messaging::Fault;
 
 use crate::checkout::Quote;
 use crate::checkout::Refused;
-use crate::order::{EndError, PlaceError};
+use crate::config::Shop;
+use crate::order::{EndError, OverLimit, PlaceError};
 
 pub(super) fn refused(refused: &Refused) -> Refusal {
     let message = refused.to_string();
@@ -21,7 +22,7 @@ pub(super) fn refused(refused: &Refused) -> Refusal {
     }
 }
 
-pub(super) fn not_placed(error: PlaceError) -> Error {
+pub(super) fn not_placed(error: PlaceError, shop: &Shop) -> Error {
     match error {
         PlaceError::Refused(reason) => refused(&reason).into(),
         PlaceError::KeyReused { ref order_id } => {
@@ -32,8 +33,31 @@ pub(super) fn not_placed(error: PlaceError) -> Error {
             let message = format!("{error}: look at the new quote and order again");
             Refusal::conflict(message).with("field", "expectedTotal").with("quote", quoted(quote)).into()
         }
+        PlaceError::OverLimit(over) => over_limit(over, shop).into(),
         PlaceError::Fault(fault) => failed(fault),
     }
+}
+
+fn over_limit(over: OverLimit, shop: &Shop) -> Refusal {
+    let message = over.to_string();
+    match over {
+        OverLimit::Units { limit, unpaid, asked } if asked > limit => {
+            Refusal::conflict(message).with("constraint", "unpaid_units").with("limit", limit).with("unpaid", unpaid)
+        }
+        OverLimit::Units { limit, unpaid, .. } => until_paid(message, "unpaid_units", limit, unpaid, shop),
+        OverLimit::Orders { limit, unpaid } => until_paid(message, "unpaid_orders", limit, unpaid, shop),
+    }
+}
+
+/// By then what is held now is paid, or not held any more.
+fn until_paid(message: String, constraint: &'static str, limit: i64, unpaid: i64, shop: &Shop) -> Refusal {
+    const MAX_SECONDS: u32 = 60;
+    let seconds = shop.payment_delay_seconds.clamp(1, MAX_SECONDS);
+    Refusal::rate_limited(message)
+        .with("constraint", constraint)
+        .with("limit", limit)
+        .with("unpaid", unpaid)
+        .with("retryAfterSeconds", seconds)
 }
 
 /// What the type `Quote` says of it in short.

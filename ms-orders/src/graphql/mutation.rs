@@ -48,7 +48,10 @@ impl Mutation {
     /// inventory is back, it is CONFIRMED, its stock held, or CANCELLED. Once confirmed it is paid, and COMPLETED.
     ///
     /// Refused as NOT_FOUND, with `extensions.productIds`, where products are not sold; as INVALID where a quantity is
-    /// not between 1 and 1 000 000, or the total is beyond 9 999 999 999.99. For everybody who has signed in.
+    /// not between 1 and 1 000 000, or the total is beyond 9 999 999 999.99; as RATE_LIMITED, with
+    /// `extensions.retryAfterSeconds`, where the account has too many orders, or units in them, PENDING and CONFIRMED, and
+    /// as CONFLICT where this order alone asks for more units: `extensions` tells the `limit` and how much is `unpaid`. An
+    /// ADMIN has no such limit. For everybody who has signed in.
     #[graphql(guard = "auth::guard::user", complexity = "CHANGE_COST + child_complexity")]
     async fn create_order(
         &self,
@@ -57,14 +60,15 @@ impl Mutation {
     ) -> Result<Order> {
         let new = NewOrder {
             id: order::new_id(Uuid::now_v7())?,
-            user_id: caller(ctx)?.user_id,
+            caller: caller(ctx)?,
             basket: basket(&input.items)?,
             idempotency_key: input.idempotency_key.map(idempotency_key).transpose()?,
             payment_reference: input.payment_reference.map(payment_reference).transpose()?,
             expected_total: input.expected_total,
             trace: *ctx.data::<Trace>()?,
         };
-        Ok(Order(ctx.data::<Till>()?.place(new).await.map_err(not_placed)?))
+        let shop = ctx.data::<Shop>()?;
+        Ok(Order(ctx.data::<Till>()?.place(new).await.map_err(|error| not_placed(error, shop))?))
     }
 
     /// Cancels an order that is PENDING or CONFIRMED: its stock is released, and a payment that is on its way is given

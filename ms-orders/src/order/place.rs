@@ -1,9 +1,11 @@
 mod known;
+mod unpaid;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ::events::OrderId;
 use ::events::orders::OrderCreated;
+use auth::Caller;
 use chrono::{DateTime, Utc};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use rust_decimal::Decimal;
@@ -11,11 +13,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use self::known::{Keys, Known, forget};
+use self::unpaid::Accounts;
 use super::Order;
 use crate::catalogue;
 use crate::checkout::{self, Basket, Quote};
 use crate::config::Shop;
 use crate::status::Status;
+
+pub use unpaid::{OverLimit, Unpaid};
 
 /// The cause of an order's first step.
 const CAUSE: &str = "createOrder";
@@ -25,8 +30,8 @@ const CAUSE: &str = "createOrder";
 pub struct NewOrder {
     /// Its id, should it be new.
     pub id: OrderId,
-    /// Whose it is.
-    pub user_id: Uuid,
+    /// Who places it, and whose it is.
+    pub caller: Caller,
     /// What it is for.
     pub basket: Basket,
     /// Names the request: the same key of the same user again is the same order again.
@@ -39,6 +44,13 @@ pub struct NewOrder {
     pub trace: Trace,
 }
 
+impl NewOrder {
+    /// What names its request, where something does.
+    fn key(&self) -> Option<(Uuid, &str)> {
+        Some((self.caller.user_id, self.idempotency_key.as_deref()?))
+    }
+}
+
 /// Why an order was not placed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -48,6 +60,9 @@ pub enum PlaceError {
     /// It costs something else than its customer was told.
     #[error("the total is {} now", .0.total)]
     PriceChanged(Box<Quote>),
+    /// Its account has too much unpaid.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The key was used for another order.
     #[error("this idempotency key was used for another order")]
     KeyReused {
@@ -61,7 +76,7 @@ pub enum PlaceError {
 
 /// Places orders, and has their events go out once the transaction is committed: a constant number of statements,
 /// however many. An order whose idempotency key was used for the same order before is that order, whatever the prices
-/// are now. One that cannot be placed does not hinder the others.
+/// are now and however much its account has unpaid. One that cannot be placed does not hinder the others.
 ///
 /// # Errors
 /// Those of the database, which are everybody's.
@@ -71,30 +86,41 @@ pub async fn place(
     shop: &Shop,
 ) -> Result<Vec<Result<Order, PlaceError>>, Fault> {
     let ttl_hours = shop.idempotency_ttl_hours;
+    let mut accounts = Accounts::lock(conn, new, shop.unpaid).await?;
     let mut known = Known::find(conn, new, ttl_hours).await?;
     let unknown: Vec<&NewOrder> = new.iter().filter(|new| known.answer(new).is_none()).collect();
     let product_ids: BTreeSet<i64> = unknown.iter().flat_map(|new| new.basket.product_ids()).collect();
     let sold = catalogue::sold(conn, &Vec::from_iter(product_ids)).await?;
+    if !unknown.is_empty() {
+        accounts.count(conn).await?;
+    }
     let (mut quoted, mut refused) = (Vec::with_capacity(unknown.len()), HashMap::new());
-    for new in unknown {
-        match quote(new, &sold, shop.fee_percent) {
-            Ok(quote) => quoted.push((new, quote)),
+    let mut keys = HashSet::new();
+    for &new in &unknown {
+        // Of those with the same key one is placed, and the others are answered with it.
+        if new.key().is_some_and(|key| keys.contains(&key)) {
+            continue;
+        }
+        match quote(new, &sold, shop.fee_percent).and_then(|quote| Ok(accounts.add(new).map(|()| quote)?)) {
+            Ok(quote) => {
+                keys.extend(new.key());
+                quoted.push((new, quote));
+            }
             Err(reason) => drop(refused.insert(&new.id, reason)),
         }
     }
+    let wanted = unknown.len() - refused.len();
     let mut placed = insert(conn, &mut quoted, shop).await?;
-    if placed.len() < quoted.len() {
-        // Their keys are taken: by somebody who was faster and has committed, because the insert waited for that; or by
-        // an order so old that they may name another one.
+    if placed.len() < wanted {
+        // Their keys are taken: by one of these; by somebody who was faster and has committed, because the insert waited
+        // for that; or by an order so old that they may name another one.
         known = Known::find(conn, new, ttl_hours).await?;
         quoted.retain(|(new, _)| !placed.contains_key(new.id.as_str()) && known.answer(new).is_none());
-        forget(conn, &Keys::of(quoted.iter().map(|(new, _)| *new)), ttl_hours).await?;
-        let freed = insert(conn, &mut quoted, shop).await?;
-        if freed.len() < quoted.len() {
-            // Of two who wanted a freed key only one has it.
+        if !quoted.is_empty() {
+            forget(conn, &Keys::of(quoted.iter().map(|(new, _)| *new)), ttl_hours).await?;
+            placed.extend(insert(conn, &mut quoted, shop).await?);
             known = Known::find(conn, new, ttl_hours).await?;
         }
-        placed.extend(freed);
     }
     let answer = |new: &NewOrder| match (placed.remove(new.id.as_str()), refused.remove(&new.id)) {
         (Some(order), _) => Ok(order),
@@ -125,7 +151,7 @@ async fn insert(
         return Ok(HashMap::new());
     }
     // In one order, so that two who insert the same keys wait in one direction only.
-    quoted.sort_unstable_by_key(|(new, _)| (new.user_id, &new.idempotency_key));
+    quoted.sort_unstable_by_key(|(new, _)| (new.caller.user_id, &new.idempotency_key));
     let message = |(new, _): &(&NewOrder, Quote)| {
         Outgoing::of(&OrderCreated { order_id: new.id.clone(), items: new.basket.items() }, new.trace)
     };
@@ -156,11 +182,15 @@ async fn insert_orders(
     }
     let rows = sqlx::query!(
         r#"with placed as (
-               insert into orders (id, idempotency_key, payment_reference, subtotal, fee, total, overdue_at, user_id)
+               insert into orders (
+                   id, idempotency_key, payment_reference, subtotal, fee, total, overdue_at, user_id, units
+               )
                select id, idempotency_key, payment_reference, subtotal, fee, total, now() + make_interval(secs => $7),
-                   user_id
-               from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[], $18::uuid[])
-                   as new (id, idempotency_key, payment_reference, subtotal, fee, total, user_id)
+                   user_id, units
+               from unnest(
+                   $1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[], $18::uuid[],
+                   $19::bigint[]
+               ) as new (id, idempotency_key, payment_reference, subtotal, fee, total, user_id, units)
                on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
                returning id, created_at, overdue_at
            ), step as (
@@ -194,7 +224,8 @@ async fn insert_orders(
         column!(lines, |(_, line)| line.quantity),
         column!(lines, |(_, line)| line.product.price),
         column!(lines, |(_, line)| line.product.version),
-        column!(quoted, |(new, _)| new.user_id),
+        column!(quoted, |(new, _)| new.caller.user_id),
+        column!(quoted, |(new, _)| new.basket.units()),
     )
     .fetch_all(conn)
     .await?;
@@ -212,7 +243,7 @@ struct Created {
 fn pending(new: &NewOrder, quote: &Quote, created: &Created) -> Order {
     Order {
         id: new.id.as_str().to_owned(),
-        user_id: Some(new.user_id),
+        user_id: Some(new.caller.user_id),
         status: Status::Pending,
         idempotency_key: new.idempotency_key.clone(),
         subtotal: quote.subtotal,

@@ -7,6 +7,7 @@ mod committed;
 mod inventory;
 mod statements;
 mod till;
+mod unpaid;
 mod world;
 
 mod catalogue;

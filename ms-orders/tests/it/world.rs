@@ -2,8 +2,8 @@ use std::future::Future;
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use auth::Role;
 use auth::local::LocalIssuer;
+use auth::{Caller, Role};
 use clap::Parser;
 use database::{Bounds, Pool};
 use dev::testing::{Database, Folder, Vhost};
@@ -128,7 +128,7 @@ pub(crate) fn new_order(items: &[(i64, i64)]) -> NewOrder {
     let items = items.iter().map(|&(product_id, quantity)| events::Item { product_id, quantity });
     NewOrder {
         id: order::new_id(Uuid::now_v7()).unwrap(),
-        user_id: ADMIN,
+        caller: Caller { user_id: ADMIN, role: Role::Admin },
         basket: checkout::Basket::of(items).unwrap(),
         idempotency_key: None,
         payment_reference: None,

@@ -64,6 +64,9 @@ impl Shop {
             broker,
             ("INVENTORY_URL", inventory.url()),
             ("PAYMENT_DELAY_SECONDS", "86400"),
+            // All customers share one account.
+            ("MAX_UNPAID_ORDERS", "0"),
+            ("MAX_UNPAID_UNITS", "0"),
             ("JWKS_URL", issuer.jwks_url()),
         ];
         let orders = ground.serve("ms-orders", "orders", &environment)?;

@@ -18,7 +18,7 @@ pub(super) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// Those of orders that have one.
     pub(super) fn of(new: impl Iterator<Item = &'a NewOrder>) -> Self {
-        let (users, keys) = new.filter_map(|new| Some((new.user_id, new.idempotency_key.as_deref()?))).unzip();
+        let (users, keys) = new.filter_map(NewOrder::key).unzip();
         Self { users, keys }
     }
 }
@@ -52,7 +52,7 @@ impl Known {
     }
 
     pub(super) fn answer(&self, new: &NewOrder) -> Option<Result<Order, PlaceError>> {
-        let (order, items) = self.0.get(&(new.user_id, new.idempotency_key.clone()?))?;
+        let (order, items) = self.0.get(&(new.caller.user_id, new.idempotency_key.clone()?))?;
         let same = *items == new.basket.items()
             && order.payment_reference == new.payment_reference
             && new.expected_total.is_none_or(|expected| expected == order.total);
