@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::events::inventory::{self, StockRejected, StockReleased, StockReserved};
+use ::events::inventory::{self, ReleaseCause, StockRejected, StockReleased, StockReserved};
 use ::events::orders::{self, OrderCancelled, OrderCompleted, OrderCreated, OrderEvent, OrderRefunded};
 use ::events::{Event, OrderId, queues};
 use database::Pool;
@@ -141,7 +141,7 @@ fn verdict(order_id: &OrderId, answer: Answer, trace: Trace) -> Result<Verdict, 
         }
         Answer::Released { lines, cause } => {
             let items = lines.items().to_vec();
-            Outgoing::of(&StockReleased { order_id, items, cause }, trace)
+            Outgoing::of(&StockReleased { order_id, items, cause, written_off: Vec::new() }, trace)
         }
         Answer::Rejected { reason, shortages } => Outgoing::of(&StockRejected { order_id, reason, shortages }, trace),
         Answer::Conflict => {
@@ -209,7 +209,12 @@ fn told(order_id: OrderId, answer: settlement::Answer, trace: Trace) -> Result<V
         }
         Answer::Released(lines, cause) => {
             let items = lines.items().to_vec();
-            Outgoing::of(&StockReleased { order_id, items, cause }, trace)
+            Outgoing::of(&StockReleased { order_id, items, cause, written_off: Vec::new() }, trace)
+        }
+        Answer::Returned { lines, written_off } => {
+            let (items, cause) = (lines.items().to_vec(), ReleaseCause::Refunded);
+            let written_off = items.iter().filter(|item| written_off.contains(&item.product_id)).copied().collect();
+            Outgoing::of(&StockReleased { order_id, items, cause, written_off }, trace)
         }
         Answer::Rejected { reason, shortages } => Outgoing::of(&StockRejected { order_id, reason, shortages }, trace),
         Answer::Nothing => return Ok(Verdict::Done(Vec::new())),

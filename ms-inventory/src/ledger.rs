@@ -8,6 +8,9 @@ use crate::product::{self, Cause, Invalid, MAX_ON_HAND, Product};
 /// The longest note, in characters.
 const MAX_NOTE_CHARS: usize = 500;
 
+/// The note on stock that is taken away because its product is deleted.
+pub(crate) const PRODUCT_DELETED: &str = "product deleted";
+
 /// The longest idempotency key, in characters.
 const MAX_KEY_CHARS: usize = 255;
 
@@ -264,9 +267,9 @@ pub async fn forget_adjustments(conn: &mut PgConnection, ttl_hours: u32) -> sqlx
          using old
          where adjustments.idempotency_key = old.idempotency_key",
         i32::try_from(ttl_hours).unwrap_or(i32::MAX),
+        database::DELETED_AT_ONCE,
     )
     .execute(conn)
     .await?;
-        database::DELETED_AT_ONCE,
     Ok(deleted.rows_affected() == database::DELETED_AT_ONCE as u64)
 }

@@ -15,6 +15,7 @@ use messaging::{Outgoing, Trace, outbox};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
+use crate::ledger;
 use crate::stock::Level;
 
 pub use draft::{Batch, Draft, Edit, Form, Invalid, InvalidRow, MAX_BATCH_ROWS, MAX_ON_HAND};
@@ -284,12 +285,13 @@ pub async fn delete(conn: &mut PgConnection, id: i64, cause: &Cause) -> Result<P
     }
     sqlx::query!(
         "insert into movements (product_id, quantity, reason, note, actor)
-         select product_id, -on_hand, 'adjusted', 'product deleted', $2
+         select product_id, -on_hand, 'adjusted', $3, $2
          from stock
          where product_id = $1
            and on_hand > 0",
         id,
         cause.actor,
+        ledger::PRODUCT_DELETED,
     )
     .execute(&mut *conn)
     .await?;

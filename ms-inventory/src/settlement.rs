@@ -15,6 +15,7 @@ use ::events::OrderId;
 use ::events::inventory::{ReleaseCause, Shortage};
 
 use crate::hold::Status;
+use crate::ledger::Reason;
 use crate::stock::{Decision, Levels, Lines, Request, decide_one};
 
 /// The reason given to an order whose cancellation came first.
@@ -48,6 +49,8 @@ pub struct Known {
     pub reason: String,
     /// The products that were short.
     pub shortages: Vec<Shortage>,
+    /// The products whose goods came back and were written off.
+    pub written_off: Vec<i64>,
 }
 
 /// What the order's service is told.
@@ -57,6 +60,13 @@ pub enum Answer {
     Sold(Lines),
     /// This can be sold to others again.
     Released(Lines, ReleaseCause),
+    /// It was refunded, and this can be sold to others again.
+    Returned {
+        /// What it was refunded for.
+        lines: Lines,
+        /// The products of which nothing can be sold, because they were deleted before the goods came back.
+        written_off: Vec<i64>,
+    },
     /// It got nothing, and gets nothing.
     Rejected {
         /// Why, for people.
@@ -70,7 +80,7 @@ pub enum Answer {
     Absurd(String),
 }
 
-/// Goods that left the warehouse for an order, or came back.
+/// Goods that left the warehouse for an order, came back, or were written off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Movement {
     /// The order.
@@ -79,6 +89,8 @@ pub struct Movement {
     pub product_id: i64,
     /// Negative when they left.
     pub quantity: i64,
+    /// Committed, returned, or adjusted where they were written off.
+    pub reason: Reason,
 }
 
 /// Stock and orders while these end, one after the other.
@@ -126,7 +138,9 @@ impl Books {
                     return self.sell(order_id, lines);
                 }
                 (Status::Committed, Some(lines)) => return Answer::Sold(lines),
-                (Status::Returned, Some(lines)) => return Answer::Released(lines, ReleaseCause::Refunded),
+                (Status::Returned, Some(lines)) => {
+                    return Answer::Returned { lines, written_off: known.written_off.clone() };
+                }
                 (Status::Released | Status::Expired, Some(lines)) => Request { lines, absurdity: None },
                 _ => return known.rejection(),
             },
@@ -151,7 +165,7 @@ impl Books {
         match (known.status, known.lines.clone()) {
             (Status::Held, Some(lines)) => {
                 lines.free(&mut self.levels);
-                self.turn(order_id, Status::Released, lines.clone());
+                self.turn(order_id, Status::Released, lines.clone(), Vec::new());
                 Answer::Released(lines, ReleaseCause::Cancelled)
             }
             (Status::Released, Some(lines)) => Answer::Released(lines, ReleaseCause::Cancelled),
@@ -164,49 +178,54 @@ impl Books {
             return self.reject(order_id, None, REFUNDED_FIRST.to_owned(), Vec::new());
         };
         let (status, Some(lines)) = (known.status, known.lines.clone()) else { return known.rejection() };
+        let mut written_off = known.written_off.clone();
         match status {
             Status::Rejected => return known.rejection(),
             Status::Held => lines.free(&mut self.levels),
-            Status::Committed => self.restock(order_id, &lines),
+            Status::Committed => written_off = self.restock(order_id, &lines),
             Status::Released | Status::Expired | Status::Returned => (),
         }
-        self.turn(order_id, Status::Returned, lines.clone());
-        Answer::Released(lines, ReleaseCause::Refunded)
+        self.turn(order_id, Status::Returned, lines.clone(), written_off.clone());
+        Answer::Returned { lines, written_off }
     }
 
     fn sell(&mut self, order_id: &OrderId, lines: Lines) -> Answer {
         for item in lines.items() {
             self.levels.entry(item.product_id).and_modify(|level| level.on_hand -= item.quantity);
-            self.movements.push(Movement {
-                order_id: order_id.clone(),
-                product_id: item.product_id,
-                quantity: -item.quantity,
-            });
+            self.book(order_id, item.product_id, -item.quantity, Reason::Committed);
         }
-        self.turn(order_id, Status::Committed, lines.clone());
+        self.turn(order_id, Status::Committed, lines.clone(), Vec::new());
         Answer::Sold(lines)
     }
 
-    /// What is not sold any more is not counted either.
-    fn restock(&mut self, order_id: &OrderId, lines: &Lines) {
+    /// Books goods in. Those of products that were deleted have no stock to go to: they are written off, and these
+    /// products are returned.
+    fn restock(&mut self, order_id: &OrderId, lines: &Lines) -> Vec<i64> {
+        let mut written_off = Vec::new();
         for item in lines.items() {
-            let Some(level) = self.levels.get_mut(&item.product_id) else { continue };
-            level.on_hand += item.quantity;
-            self.movements.push(Movement {
-                order_id: order_id.clone(),
-                product_id: item.product_id,
-                quantity: item.quantity,
-            });
+            self.book(order_id, item.product_id, item.quantity, Reason::Returned);
+            match self.levels.get_mut(&item.product_id) {
+                Some(level) => level.on_hand += item.quantity,
+                None => {
+                    self.book(order_id, item.product_id, -item.quantity, Reason::Adjusted);
+                    written_off.push(item.product_id);
+                }
+            }
         }
+        written_off
     }
 
-    fn turn(&mut self, order_id: &OrderId, status: Status, lines: Lines) {
-        let known = Known { status, lines: Some(lines), reason: String::new(), shortages: Vec::new() };
-        self.orders.insert(order_id.clone(), known);
+    fn book(&mut self, order_id: &OrderId, product_id: i64, quantity: i64, reason: Reason) {
+        self.movements.push(Movement { order_id: order_id.clone(), product_id, quantity, reason });
+    }
+
+    fn turn(&mut self, order_id: &OrderId, status: Status, lines: Lines, written_off: Vec<i64>) {
+        let (reason, shortages) = (String::new(), Vec::new());
+        self.orders.insert(order_id.clone(), Known { status, lines: Some(lines), reason, shortages, written_off });
     }
 
     fn reject(&mut self, order_id: &OrderId, lines: Option<Lines>, reason: String, shortages: Vec<Shortage>) -> Answer {
-        let known = Known { status: Status::Rejected, lines, reason, shortages };
+        let known = Known { status: Status::Rejected, lines, reason, shortages, written_off: Vec::new() };
         let answer = known.rejection();
         self.orders.insert(order_id.clone(), known);
         answer
@@ -237,7 +256,8 @@ mod tests {
 
     fn known(status: Status) -> Known {
         let reason = if status == Status::Rejected { "Insufficient stock" } else { "" };
-        Known { status, lines: Some(lines(2)), reason: reason.to_owned(), shortages: Vec::new() }
+        let (reason, shortages) = (reason.to_owned(), Vec::new());
+        Known { status, lines: Some(lines(2)), reason, shortages, written_off: Vec::new() }
     }
 
     /// Order A of two, in a shop with ten of which three are held.
@@ -259,7 +279,7 @@ mod tests {
     fn word(answer: &Answer) -> &'static str {
         match answer {
             Answer::Sold(_) => SOLD,
-            Answer::Released(_, ReleaseCause::Refunded) => REFUNDED,
+            Answer::Returned { .. } => REFUNDED,
             Answer::Released(..) => RELEASED,
             Answer::Rejected { .. } => REJECTED,
             Answer::Nothing => NOTHING,
@@ -336,11 +356,16 @@ mod tests {
     }
 
     #[test]
-    fn goods_of_a_product_that_is_gone_are_not_counted() {
+    fn goods_of_a_product_that_is_gone_are_booked_in_and_written_off_once() {
         let mut books = books(Some(Status::Committed));
         books.levels.clear();
-        assert_eq!(word(&books.settle(&id("A"), &Ending::Refunded { restock: true })), REFUNDED);
-        assert_eq!((books.levels.len(), books.movements.len()), (0, 0));
+        for _ in 0..2 {
+            let told = books.settle(&id("A"), &Ending::Refunded { restock: true });
+            assert_eq!(told, Answer::Returned { lines: lines(2), written_off: vec![1] });
+        }
+        let booked: Vec<_> = books.movements.iter().map(|moved| (moved.quantity, moved.reason)).collect();
+        assert_eq!(booked, [(2, Reason::Returned), (-2, Reason::Adjusted)]);
+        assert!(books.levels.is_empty());
     }
 
     fn ending() -> impl Strategy<Value = Ending> {

@@ -27,7 +27,7 @@ pub fn explain(order: &Order, payment: Option<&Payment>) -> String {
                 back(payment)
             )
         }
-        Status::Refunded => format!("Refunded on {since}: {reason}; {}.", back(payment)),
+        Status::Refunded => format!("Refunded on {since}: {reason}; {}{}.", back(payment), written_off(order)),
         Status::Cancelled => match payment {
             Some(Payment { status: PaymentStatus::Returned, updated_at, .. }) => {
                 format!("Cancelled on {since}: {reason}; nothing is charged since {}.", time(*updated_at))
@@ -40,6 +40,15 @@ pub fn explain(order: &Order, payment: Option<&Payment>) -> String {
             _ => format!("Cancelled on {since}: {reason}; nothing was paid."),
         },
     }
+}
+
+fn written_off(order: &Order) -> String {
+    let items = order.written_off.iter().flat_map(|items| &items.0);
+    let items: Vec<String> = items.map(|item| format!("{} of product {}", item.quantity, item.product_id)).collect();
+    if items.is_empty() {
+        return String::new();
+    }
+    format!("; what came back was written off where its product had been deleted: {}", items.join(" and "))
 }
 
 fn asked(order: &Order) -> String {
@@ -87,6 +96,9 @@ fn time(at: DateTime<Utc>) -> impl std::fmt::Display {
 
 #[cfg(test)]
 mod tests {
+    use events::Item;
+    use sqlx::types::Json;
+
     use super::*;
 
     fn at(second: u32) -> DateTime<Utc> {
@@ -106,6 +118,7 @@ mod tests {
             expires_at: None,
             reason: matches!(status, Status::Cancelled | Status::Refunded).then(|| "too late".to_owned()),
             shortages: None,
+            written_off: None,
             created_at: at(0),
             updated_at: at(1),
             overdue_at: None,
@@ -168,6 +181,12 @@ mod tests {
                 order(Status::Refunded),
                 Some(payment(PaymentStatus::Returned, 1, None)),
                 "Refunded on 2026-11-27 00:00:01 UTC: too late; the payment was given back on 2026-11-27 00:00:02 UTC.",
+            ),
+            (
+                Order { written_off: Some(Json(vec![Item { product_id: 7, quantity: 2 }])), ..order(Status::Refunded) },
+                Some(payment(PaymentStatus::Returned, 1, None)),
+                "Refunded on 2026-11-27 00:00:01 UTC: too late; the payment was given back on 2026-11-27 00:00:02 UTC; what \
+                 came back was written off where its product had been deleted: 2 of product 7.",
             ),
             (
                 order(Status::Cancelled),

@@ -47,6 +47,8 @@ pub struct Order {
     pub reason: Option<String>,
     /// What was short, where that is the reason.
     pub shortages: Option<Json<Vec<Shortage>>>,
+    /// What inventory wrote off when it came back, where that is so.
+    pub written_off: Option<Json<Vec<Item>>>,
     /// When it was placed.
     pub created_at: DateTime<Utc>,
     /// When its status changed.
@@ -101,8 +103,8 @@ macro_rules! orders {
         sqlx::query_as!(
             Order,
             r#"select id, user_id, status as "status: Status", idempotency_key, subtotal, fee, total, payment_reference,
-                      expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>", created_at, updated_at,
-                      overdue_at, asks
+                      expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>",
+                      written_off as "written_off: Json<Vec<Item>>", created_at, updated_at, overdue_at, asks
                from orders "# + $tail,
             $($argument),*
         )

@@ -60,6 +60,9 @@ pub struct StockReleased {
     pub items: Vec<Item>,
     /// Why it is not any more.
     pub cause: ReleaseCause,
+    /// Those of the items that came back and are not for sale, because their products were deleted meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written_off: Vec<Item>,
 }
 
 /// Why a hold ended without a sale.

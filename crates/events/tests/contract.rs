@@ -70,6 +70,13 @@ golden!(stock_released, "stock_released", StockEvent::parse => StockEvent::Relea
     order_id: order_id(),
     items: vec![ITEM],
     cause: ReleaseCause::Expired,
+    written_off: vec![],
+});
+golden!(stock_released_written_off, "stock_released_written_off", StockEvent::parse => StockEvent::Released, StockReleased {
+    order_id: order_id(),
+    items: vec![ITEM],
+    cause: ReleaseCause::Refunded,
+    written_off: vec![ITEM],
 });
 golden!(product_changed, "product_changed", ProductEvent::parse => ProductEvent::Changed, ProductChanged {
     product_id: 1,

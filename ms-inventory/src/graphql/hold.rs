@@ -51,6 +51,12 @@ impl Hold {
         self.0.shortages.iter().copied().map(Shortage).collect()
     }
 
+    /// How it stands, in one sentence for people: since when, why, and which goods were written off when they came back,
+    /// because their product had been deleted.
+    async fn explain(&self) -> String {
+        hold::explain(&self.0)
+    }
+
     /// When the order was answered.
     async fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at

@@ -66,7 +66,7 @@ impl Movement {
 pub(super) enum MovementReason {
     /// It came with a new product.
     Received,
-    /// A person adjusted it.
+    /// A person adjusted it, or the product was deleted: that takes away what is left, and what comes back later.
     Adjusted,
     /// It was sold.
     Committed,

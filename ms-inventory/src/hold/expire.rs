@@ -103,7 +103,7 @@ impl Due {
 
     /// The event that tells of it.
     fn event(&self) -> StockReleased {
-        let cause = ReleaseCause::Expired;
-        StockReleased { order_id: self.order_id.clone(), items: self.lines.items().to_vec(), cause }
+        let (items, cause) = (self.lines.items().to_vec(), ReleaseCause::Expired);
+        StockReleased { order_id: self.order_id.clone(), items, cause, written_off: Vec::new() }
     }
 }

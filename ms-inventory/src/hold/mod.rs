@@ -7,6 +7,7 @@
 
 mod answer;
 mod expire;
+mod explain;
 mod forecast;
 pub mod read;
 mod reserve;
@@ -22,6 +23,7 @@ use crate::stock::{Level, Levels, Lines};
 
 pub use answer::Answer;
 pub use expire::expire_due;
+pub use explain::explain;
 pub use reserve::{Order, Reserved, Reserver};
 pub use settle::{Settled, settle};
 

@@ -23,6 +23,8 @@ pub struct Hold {
     pub reason: Option<String>,
     /// The products that were short.
     pub shortages: Vec<Shortage>,
+    /// The products whose goods came back and were written off, because they had been deleted.
+    pub written_off: Vec<i64>,
     /// When the order was answered.
     pub created_at: DateTime<Utc>,
     /// When a hold ended.
@@ -37,6 +39,7 @@ struct Row {
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
     shortages: Option<Json<Vec<Shortage>>>,
+    written_off: Option<Vec<i64>>,
     created_at: DateTime<Utc>,
     settled_at: Option<DateTime<Utc>>,
 }
@@ -50,6 +53,7 @@ impl From<Row> for Hold {
             expires_at: row.expires_at,
             reason: row.reason,
             shortages: row.shortages.map(|shortages| shortages.0).unwrap_or_default(),
+            written_off: row.written_off.unwrap_or_default(),
             created_at: row.created_at,
             settled_at: row.settled_at,
         }
@@ -64,7 +68,7 @@ pub async fn find(conn: &mut PgConnection, order_id: &str) -> sqlx::Result<Optio
     let row = sqlx::query_as!(
         Row,
         r#"select order_id, status as "status: Status", product_ids, quantities, expires_at, reason,
-             shortages as "shortages: Json<Vec<Shortage>>", created_at, settled_at
+             shortages as "shortages: Json<Vec<Shortage>>", written_off, created_at, settled_at
            from holds
            where order_id = $1"#,
         order_id,
@@ -97,7 +101,7 @@ pub async fn page(
     let rows = sqlx::query_as!(
         Row,
         r#"select order_id, status as "status: Status", product_ids, quantities, expires_at, reason,
-             shortages as "shortages: Json<Vec<Shortage>>", created_at, settled_at
+             shortages as "shortages: Json<Vec<Shortage>>", written_off, created_at, settled_at
            from holds
            where ($1::bigint is null or $1 = any(product_ids))
              and ($2::hold_status is null or status = $2)

@@ -9,6 +9,7 @@ use sqlx::types::Json;
 
 use super::expire::{due, expire, unlocked};
 use super::{Attempt, Status, Transaction, commit, lock, write};
+use crate::ledger::{self, Reason};
 use crate::settlement::{Answer, Books, Ending, Known, Movement};
 use crate::stock::Lines;
 
@@ -92,7 +93,7 @@ async fn known(conn: &mut PgConnection, endings: &[(OrderId, Ending)]) -> Result
     let ids: Vec<&str> = ids.into_iter().collect();
     let rows = sqlx::query!(
         r#"select order_id, status as "status: Status", product_ids, quantities, reason,
-             shortages as "shortages: Json<Vec<Shortage>>"
+             shortages as "shortages: Json<Vec<Shortage>>", written_off
            from holds
            where order_id = any($1)"#,
         &ids as &[&str],
@@ -104,7 +105,8 @@ async fn known(conn: &mut PgConnection, endings: &[(OrderId, Ending)]) -> Result
         let order_id = OrderId::try_from(row.order_id).map_err(|error| Fault::Sticky(error.into()))?;
         let lines = row.product_ids.zip(row.quantities).map(|(ids, quantities)| Lines::from_columns(&ids, &quantities));
         let (reason, shortages) = (row.reason.unwrap_or_default(), row.shortages.map(|Json(short)| short));
-        let order = Known { status: row.status, lines, reason, shortages: shortages.unwrap_or_default() };
+        let (shortages, written_off) = (shortages.unwrap_or_default(), row.written_off.unwrap_or_default());
+        let order = Known { status: row.status, lines, reason, shortages, written_off };
         known.insert(order_id, order);
     }
     Ok(known)
@@ -178,6 +180,8 @@ async fn insert(conn: &mut PgConnection, orders: &[(&OrderId, Option<Status>, &K
 }
 
 /// Stores what became of orders that were known; tells how many of them were still what they were.
+///
+/// The products that were written off go over as text, because an array of arrays cannot be ragged. Hardly any order has one.
 async fn update(conn: &mut PgConnection, orders: &[(&OrderId, Option<Status>, &Known)]) -> sqlx::Result<u64> {
     if orders.is_empty() {
         return Ok(0);
@@ -188,15 +192,17 @@ async fn update(conn: &mut PgConnection, orders: &[(&OrderId, Option<Status>, &K
                expires_at = case when o.status <> 'rejected' then holds.expires_at end,
                reason = o.reason,
                shortages = o.shortages,
+               written_off = o.written_off::bigint[],
                settled_at = statement_timestamp()
-           from unnest($1::text[], $2::hold_status[], $3::hold_status[], $4::text[], $5::jsonb[])
-               as o (order_id, was, status, reason, shortages)
+           from unnest($1::text[], $2::hold_status[], $3::hold_status[], $4::text[], $5::jsonb[], $6::text[])
+               as o (order_id, was, status, reason, shortages, written_off)
            where holds.order_id = o.order_id and holds.status = o.was"#,
         column!(orders, |(id, ..)| id.as_str()) as &[&str],
         column!(orders, |(_, was, _)| *was) as &[Option<Status>],
         column!(orders, |(.., order)| order.status) as &[Status],
         column!(orders, |(.., order)| reason(order)) as &[Option<&str>],
         column!(orders, |(.., order)| shortages(order)) as &[Option<Json<&Vec<Shortage>>>],
+        column!(orders, |(.., order)| written_off(order)) as &[Option<String>],
     )
     .execute(conn)
     .await?;
@@ -211,24 +217,28 @@ fn shortages(order: &Known) -> Option<Json<&Vec<Shortage>>> {
     (order.status == Status::Rejected).then_some(Json(&order.shortages))
 }
 
-/// Books what left the warehouse and what came back.
+/// As PostgreSQL reads an array.
+fn written_off(order: &Known) -> Option<String> {
+    let ids: Vec<String> = order.written_off.iter().map(i64::to_string).collect();
+    (!ids.is_empty()).then(|| format!("{{{}}}", ids.join(",")))
+}
+
+/// Books what left the warehouse, what came back, and what was written off.
 async fn book(conn: &mut PgConnection, movements: &[Movement]) -> sqlx::Result<()> {
     if movements.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "insert into movements (product_id, quantity, reason, actor, order_id)
-         select
-             product_id,
-             quantity,
-             (case when quantity < 0 then 'committed' else 'returned' end)::movement_reason,
-             $4,
-             order_id
-         from unnest($1::bigint[], $2::bigint[], $3::text[]) as moved (product_id, quantity, order_id)",
+        "insert into movements (product_id, quantity, reason, note, actor, order_id)
+         select product_id, quantity, reason, case when reason = 'adjusted' then $5 else '' end, $4, order_id
+         from unnest($1::bigint[], $2::bigint[], $3::text[], $6::movement_reason[])
+             as moved (product_id, quantity, order_id, reason)",
         column!(movements, |moved| moved.product_id),
         column!(movements, |moved| moved.quantity),
         column!(movements, |moved| moved.order_id.as_str()) as &[&str],
         ACTOR,
+        ledger::PRODUCT_DELETED,
+        column!(movements, |moved| moved.reason) as &[Reason],
     )
     .execute(conn)
     .await?;

@@ -18,7 +18,8 @@ use crate::world::{DEADLINE, World, eventually, order_id};
 
 fn released(order: &str, quantity: i64) -> Outgoing {
     let items = vec![Item { product_id: 1, quantity }];
-    let event = StockReleased { order_id: order_id(order), items, cause: ReleaseCause::Expired };
+    let event =
+        StockReleased { order_id: order_id(order), items, cause: ReleaseCause::Expired, written_off: Vec::new() };
     Outgoing::of(&event, Trace::start()).unwrap()
 }
 

@@ -2,8 +2,10 @@
 
 use database::{Bounds, Pool};
 use events::Item;
-use events::inventory::{ReleaseCause, Shortage};
+use events::inventory::Shortage;
+use messaging::Trace;
 use ms_inventory::hold;
+use ms_inventory::product::{self, Cause};
 use ms_inventory::settlement::{Answer, Ending};
 use ms_inventory::stock::{Level, Lines, Request};
 
@@ -34,6 +36,10 @@ async fn movements(world: &World) -> Vec<(i64, i64, String, Option<String>)> {
     .unwrap()
 }
 
+fn returned(pairs: &[(i64, i64)], written_off: &[i64]) -> Answer {
+    Answer::Returned { lines: lines(pairs), written_off: written_off.to_vec() }
+}
+
 const RESTOCK: Ending = Ending::Refunded { restock: true };
 
 #[tokio::test]
@@ -53,7 +59,7 @@ async fn a_paid_order_is_sold_and_its_refund_brings_the_goods_back() {
     assert_eq!(cancel(&world, &["A"]).await, [Answer::Nothing], "it is sold");
     assert_eq!(settle(&world, "A", Ending::Refunded { restock: false }).await, Answer::Nothing);
     for _ in 0..2 {
-        assert_eq!(settle(&world, "A", RESTOCK).await, Answer::Released(lines(&wanted), ReleaseCause::Refunded));
+        assert_eq!(settle(&world, "A", RESTOCK).await, returned(&wanted, &[]));
     }
     assert_eq!(world.level(a).await, Level { on_hand: 10, reserved: 0 });
     assert_eq!(world.holds("returned").await, 1);
@@ -141,11 +147,38 @@ async fn a_refund_that_overtakes_everything_leaves_nothing_to_sell() {
     assert_eq!(reason(&reserve(&world, &[order("A", &[(product, 1)])]).await[0]), "Order was refunded");
 
     reserve(&world, &[order("B", &[(product, 1)])]).await;
-    let back = Answer::Released(lines(&[(product, 1)]), ReleaseCause::Refunded);
+    let back = returned(&[(product, 1)], &[]);
     assert_eq!(settle(&world, "B", RESTOCK).await, back);
     assert_eq!(complete(&world, &[("B", &[(product, 1)])]).await, [back], "its payment was given back already");
     assert_eq!(world.level(product).await, Level { on_hand: 3, reserved: 0 });
     world.assert_adds_up().await;
+}
+
+#[tokio::test]
+async fn goods_of_a_product_that_was_deleted_meanwhile_come_back_and_are_written_off() {
+    let world = World::new().await;
+    let (kept, deleted) = (world.product(10).await, world.product(5).await);
+    let wanted = [(kept, 1), (deleted, 2)];
+    reserve(&world, &[order("A", &wanted)]).await;
+    settle(&world, "A", Ending::Completed(None)).await;
+    let mut tx = world.connections.begin().await.unwrap();
+    let cause = Cause { actor: "test".into(), trace: Trace::start() };
+    product::delete(&mut tx, deleted, &cause).await.unwrap();
+    tx.commit().await.unwrap();
+
+    for _ in 0..2 {
+        assert_eq!(settle(&world, "A", RESTOCK).await, returned(&wanted, &[deleted]), "again the same");
+    }
+    assert_eq!(world.level(kept).await, Level { on_hand: 10, reserved: 0 });
+    let of = |product, quantity, reason: &str| (product, quantity, reason.to_owned(), Some("A".to_owned()));
+    let booked = movements(&world).await;
+    assert_eq!(booked[2], (deleted, -3, "adjusted".to_owned(), None), "with the product");
+    assert_eq!(booked[3..], [of(kept, 1, "returned"), of(deleted, 2, "returned"), of(deleted, -2, "adjusted")]);
+    world.assert_adds_up().await;
+
+    let mut conn = world.pool.acquire().await.unwrap();
+    let sentence = hold::explain(&hold::read::find(&mut conn, "A").await.unwrap().unwrap());
+    assert!(sentence.contains(&format!("but for 2 of product {deleted}: deleted meanwhile")), "{sentence}");
 }
 
 #[tokio::test]

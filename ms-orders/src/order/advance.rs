@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ::events::inventory::{ReleaseCause, StockEvent, StockRejected, StockReleased, StockReserved};
 use ::events::orders::{OrderCancelled, OrderCompleted, OrderRefunded};
-use ::events::{Event, OrderId};
+use ::events::{Event, Item, OrderId};
 use chrono::{DateTime, Utc};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use sqlx::PgConnection;
@@ -132,6 +132,7 @@ struct Advancing {
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
     shortages: Option<Json<Vec<Shortage>>>,
+    written_off: Option<Json<Vec<Item>>>,
 }
 
 impl Advancing {
@@ -140,6 +141,12 @@ impl Advancing {
             && !self.stock_released
         {
             self.stock_released = true;
+            self.changed = true;
+        }
+        if let What::Stock(StockEvent::Released(StockReleased { written_off, .. })) = what
+            && !written_off.is_empty()
+        {
+            self.written_off = Some(Json(written_off.clone()));
             self.changed = true;
         }
         let next = match next(self.status, what.into()) {

@@ -253,6 +253,7 @@ fn pending(new: &NewOrder, quote: &Quote, created: &Created) -> Order {
         expires_at: None,
         reason: None,
         shortages: None,
+        written_off: None,
         created_at: created.at,
         updated_at: created.at,
         overdue_at: created.overdue_at,

@@ -252,7 +252,9 @@ pub(crate) fn what(id: &str, happening: Happening) -> What {
         Happening::Rejected => {
             StockEvent::Rejected(StockRejected { order_id, reason: "Insufficient stock".into(), shortages: vec![] })
         }
-        Happening::Released(cause) => StockEvent::Released(StockReleased { order_id, items: vec![], cause }),
+        Happening::Released(cause) => {
+            StockEvent::Released(StockReleased { order_id, items: vec![], cause, written_off: vec![] })
+        }
         Happening::Paid => return What::Paid,
         Happening::Declined => return What::Declined,
         Happening::Cancelled => return What::Cancelled { by: ADMIN, reason: "changed my mind".into() },

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use ::events::Item;
 use chrono::{DateTime, Utc};
 use messaging::Fault;
 use sqlx::PgConnection;
@@ -17,7 +18,8 @@ pub(super) async fn lock(conn: &mut PgConnection, news: &[News]) -> sqlx::Result
     let ids: Vec<&str> = news.iter().map(|news| news.order_id.as_str()).collect();
     let rows = sqlx::query!(
         r#"select id, status as "status: Status", overdue_at is null as "was_answered!", stock_released, restock,
-                  expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>"
+                  expires_at, reason, shortages as "shortages: Json<Vec<Shortage>>",
+                  written_off as "written_off: Json<Vec<Item>>"
            from orders
            where id = any($1)
            order by id
@@ -39,6 +41,7 @@ pub(super) async fn lock(conn: &mut PgConnection, news: &[News]) -> sqlx::Result
             expires_at: row.expires_at,
             reason: row.reason,
             shortages: row.shortages,
+            written_off: row.written_off,
         };
         (row.id, order)
     });
@@ -68,6 +71,7 @@ pub(super) async fn update(
                    expires_at = new.expires_at,
                    reason = new.reason,
                    shortages = new.shortages,
+                   written_off = new.written_off,
                    updated_at = case when new.status = new.was then updated_at else now() end,
                    asks = case when new.status = new.was then asks else 0 end,
                    overdue_at = case
@@ -79,8 +83,8 @@ pub(super) async fn update(
                    end
                from unnest(
                    $1::text[], $2::order_status[], $3::order_status[], $4::bool[], $5::timestamptz[], $6::text[],
-                   $7::jsonb[], $8::bool[], $18::bool[]
-               ) as new (id, was, status, stock_released, expires_at, reason, shortages, answered, restock)
+                   $7::jsonb[], $8::bool[], $18::bool[], $20::jsonb[]
+               ) as new (id, was, status, stock_released, expires_at, reason, shortages, answered, restock, written_off)
                where orders.id = new.id and orders.status = new.was
                returning orders.id, orders.total, orders.payment_reference
            ), step as (
@@ -128,6 +132,7 @@ pub(super) async fn update(
         column!(turns, |(_, turn)| turn.as_str()) as &[&str],
         column!(orders, |(_, order)| order.restock),
         column!(steps, Step::actor_id) as &[Option<Uuid>],
+        column!(orders, |(_, order)| order.written_off.as_ref()) as &[Option<&Json<Vec<Item>>>],
     )
     .fetch_one(conn)
     .await?;
