@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(Happening::from(&StockEvent::Reserved(reserved)), Happening::Sold);
         assert_eq!(Happening::from(&StockEvent::Rejected(rejected)), Happening::Rejected);
         for cause in [ReleaseCause::Cancelled, ReleaseCause::Expired, ReleaseCause::Refunded] {
-            let released = StockReleased { order_id: order_id.clone(), items: vec![], cause };
+            let released = StockReleased { order_id: order_id.clone(), items: vec![], cause, written_off: vec![] };
             assert_eq!(Happening::from(&StockEvent::Released(released)), Happening::Released(cause));
         }
     }
