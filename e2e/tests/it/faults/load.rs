@@ -15,8 +15,8 @@ use crate::shop::CREATE_ORDER;
 
 /// How many bursts of orders are published, how large the largest is, and the longest pause after one in milliseconds.
 /// Either takes some five seconds.
-const STEADY: (usize, usize, u64) = (150, 8, 60);
-const BURSTS: (usize, usize, u64) = (30, 50, 300);
+const STEADY: (usize, usize, u64) = (75, 8, 60);
+const BURSTS: (usize, usize, u64) = (15, 50, 300);
 
 /// Clients that place orders one after the other, and how many each of them places.
 const SHOPPERS: u64 = 3;
