@@ -11,8 +11,8 @@ use crate::world::{World, eventually};
 
 const ORDERS: i64 = 300;
 
-/// Small batches, so that there are many to be hit.
-const SMALL: &[&str] = &["--batch-max-messages", "10", "--prefetch-messages", "20"];
+/// Small batches, so that there are many to be hit; and orders that stay CONFIRMED, however slow the machine is.
+const SMALL: &[&str] = &["--batch-max-messages", "10", "--prefetch-messages", "20", "--payment-delay-seconds", "3600"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_closed_again_and_again_lose_nothing() {
