@@ -6,7 +6,7 @@
 //! | `FAULT_SEEDS` | how many seeds run, from 0 on; 12 by default, and 200 where the tests run that take long |
 //! | `FAULT_SEED` | the only seed that runs |
 //! | `FAULTS` | the names of faults, separated by commas: these and no others are injected, under every seed |
-//! | `FAULT_SEEDS_AT_ONCE` | how many seeds run side by side; 4 by default |
+//! | `FAULT_SEEDS_AT_ONCE` | how many seeds run side by side; 2 by default |
 
 mod broker;
 mod checks;
@@ -66,7 +66,7 @@ async fn run_seeds(count: u64) {
         Some(seed) => seed..seed + 1,
         None => 0..number("FAULT_SEEDS").unwrap_or(count),
     };
-    let at_once = usize::try_from(number("FAULT_SEEDS_AT_ONCE").unwrap_or(4)).unwrap();
+    let at_once = usize::try_from(number("FAULT_SEEDS_AT_ONCE").unwrap_or(2)).unwrap();
     let only = std::env::var("FAULTS").ok().map(|names| Kind::parse_list(&names));
     let begun = Instant::now();
     let plans = seeds.map(|seed| Plan::of(seed, only.as_deref()));
@@ -178,7 +178,7 @@ async fn run_on(plan: &Plan, site: &Site, logs: &Logs, report: &mut Report) {
     }
     report.settled_after = settle(&stores, site, &broker, &loaded.published, SETTLED_WITHIN, violations).await;
     probe_both(plan.seed, products[0], &broker, &site.orders, &mut loaded, violations).await;
-    settle(&stores, site, &broker, &loaded.published, ANSWERED_WITHIN, violations).await;
+    settle(&stores, site, &broker, &loaded.published, SETTLED_WITHIN, violations).await;
     for process in site.drain().await {
         violations.add("a process does not drain", process);
     }

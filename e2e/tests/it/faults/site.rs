@@ -40,7 +40,7 @@ const AMQP_QUERY: &str = "heartbeat=2";
 const DRAIN_BOUND: Duration = Duration::from_secs(15);
 
 /// How long a process may take to tell how it is.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Site {
     /// ms-orders, ms-inventory, and where there are two instances the second ms-inventory.
