@@ -131,8 +131,8 @@ impl Overdue {
 /// The overdue orders; the next time is twice as far away, and not beyond the time at which an order is given up. Another
 /// instance's are left to it.
 ///
-/// An order is given up that was asked for often enough, some time after it took its status or its hold has ended. The end of a hold is by inventory's clock;
-/// against hours it does not matter how far the clocks are apart.
+/// An order is given up that was asked for at least [`LEAST_ASKS`] times, `GIVE_UP_AFTER_HOURS` after it took its status or its
+/// hold has ended. The end of a hold is by inventory's clock; against hours it does not matter how far the clocks are apart.
 async fn postpone(conn: &mut PgConnection, shop: &Shop, look: Look) -> Result<Vec<Overdue>, Fault> {
     let rows = sqlx::query!(
         r#"with overdue as (

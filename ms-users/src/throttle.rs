@@ -285,6 +285,7 @@ mod tests {
         assert!(throttle.client("a").unwrap_err().retry_after >= SECOND);
         assert_eq!(throttle.client("b"), Ok(()));
     }
+
     #[test]
     fn clients_that_were_quiet_are_forgotten_when_there_are_too_many() {
         // An attempt counts for a microsecond.

@@ -18,7 +18,7 @@ mod work;
 pub use bounds::Bounds;
 pub use connection::{Connection, Transaction};
 pub use pool::Pool;
-pub use work::{WORK_TIMEOUT, bounded, repeat};
+pub use work::{DELETED_AT_ONCE, WORK_TIMEOUT, bounded, repeat};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
@@ -53,10 +53,6 @@ impl Database {
         Ok(Self { pool, requests, options, migrated: CancellationToken::new() })
     }
 }
-
-/// The most rows that tidying deletes in one transaction, so that it holds few locks and is soon over. Where there are more,
-/// it is repeated.
-pub const DELETED_AT_ONCE: i64 = 1_000;
 
 /// What the consumers, the relay and the periodic tasks of one instance use at once, and one for the health check.
 const BACKGROUND_CONNECTIONS: usize = 8;

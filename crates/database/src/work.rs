@@ -8,6 +8,10 @@ use tokio_util::sync::CancellationToken;
 /// server ends first what is slow; what takes longer is on a connection that has gone silent.
 pub const WORK_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The most rows that tidying deletes in one transaction, so that it holds few locks and is soon over. Where there are more,
+/// it is repeated.
+pub const DELETED_AT_ONCE: i64 = 1_000;
+
 /// How long a unit of work may still take once its service is to stop. A service does up to three of them one after the
 /// other while it drains, for which it has 10 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,18 +44,14 @@ pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
     while stop.run_until_cancelled(sleep(period)).await.is_some() {
         while !stop.is_cancelled() {
             // Boxed, because the futures of all tasks together overflow the stack of a test's thread.
-            match bounded(WORK_TIMEOUT, stop, Box::pin(work())).await {
-                Some(Ok(true)) => (),
+            let error = match bounded(WORK_TIMEOUT, stop, Box::pin(work())).await {
+                Some(Ok(true)) => continue,
                 Some(Ok(false)) => break,
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "{failed}");
-                    break;
-                }
-                None => {
-                    tracing::warn!(error = "it takes too long", "{failed}");
-                    break;
-                }
-            }
+                Some(Err(error)) => error.to_string(),
+                None => "it takes too long".to_owned(),
+            };
+            tracing::warn!(error, "{failed}");
+            break;
         }
     }
 }

@@ -82,6 +82,7 @@ mod tests {
         assert!(throttle.charge(Payer::Account(1), 1).is_err());
         assert!(Throttle::new(0).is_none());
     }
+
     #[test]
     fn callers_who_were_quiet_are_forgotten_when_there_are_too_many() {
         // A charge of 1 counts for a microsecond.

@@ -16,7 +16,7 @@ use crate::topology::DELIVERY_LIMIT;
 /// The first step: gets a verdict for each message of a batch, whatever it takes.
 ///
 /// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
-///   It is wanted while its `channel` is open, and the session is not `ending`.
+///   It is wanted while the channel that delivered it `is_open`, and the session is not `ending`.
 /// - A batch that runs out of time is halved, because a slow server may bear a smaller one.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
 ///
