@@ -75,14 +75,7 @@ impl Selection {
 /// Builds the targets and runs those that are selected, one after the other.
 pub fn run(selection: &Selection) -> Result<ExitCode> {
     let dir = workspace::root()?.join(".dev/fuzz");
-    let _lock = servers::lock(&dir, || eprintln!("another cargo dev test --fuzz is at work; waiting for it"))?;
-    process::sweep(&dir);
-    let swept = dir.clone();
-    interrupt::on_signal(move |signal| {
-        process::stop_starting();
-        process::sweep(&swept);
-        interrupt::exit_code(signal)
-    })?;
+    let _lock = servers::work_alone(&dir, "cargo dev test --fuzz")?;
     let targets = selection.targets()?;
     let progress = Progress::new();
     let program = build(&dir, &progress)?;

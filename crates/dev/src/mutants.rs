@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 
 use crate::log;
-use crate::process::{self, Farewell, Process};
+use crate::process::{Farewell, Process};
 use crate::progress::{Progress, Step};
 use crate::tally::Tally;
 use crate::{install, interrupt, servers, workspace};
@@ -71,14 +71,7 @@ const TEST_SECONDS: u32 = 60;
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     let suites = selected(filter.unwrap_or_default())?;
     let dir = workspace::root()?.join(".dev/mutants");
-    let _lock = servers::lock(&dir, || eprintln!("another cargo dev test --mutants is at work; waiting for it"))?;
-    process::sweep(&dir);
-    let swept = dir.clone();
-    interrupt::on_signal(move |signal| {
-        process::stop_starting();
-        process::sweep(&swept);
-        interrupt::exit_code(signal)
-    })?;
+    let _lock = servers::work_alone(&dir, "cargo dev test --mutants")?;
     let progress = Progress::new();
     let program = install::cargo_tool("cargo-mutants", VERSION, &dir, &progress)?;
     let target = empty_target()?;

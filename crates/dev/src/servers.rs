@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::install::{self, Need};
+use crate::interrupt;
 use crate::management::Management;
 use crate::postgres::{self, Postgres};
 use crate::process;
@@ -160,6 +161,20 @@ pub fn lock(dir: &Path, busy: impl FnOnce()) -> Result<File> {
         file.lock()?;
     }
     Ok(file)
+}
+
+/// Makes sure that `command` works alone below `dir`, until the file is dropped: it waits for another one, stops what an earlier
+/// one left behind, and a signal stops what it starts.
+pub fn work_alone(dir: &Path, command: &str) -> Result<File> {
+    let lock = lock(dir, || eprintln!("another {command} is at work; waiting for it"))?;
+    process::sweep(dir);
+    let swept = dir.to_path_buf();
+    interrupt::on_signal(move |signal| {
+        process::stop_starting();
+        process::sweep(&swept);
+        interrupt::exit_code(signal)
+    })?;
+    Ok(lock)
 }
 
 struct Broker {
