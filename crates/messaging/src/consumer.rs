@@ -127,7 +127,7 @@ enum Until {
     Stop,
 }
 
-impl<H: Handler> Consumer<'_, H> {
+impl<'a, H: Handler> Consumer<'a, H> {
     async fn work(&self, limits: Limits, until: Until) -> anyhow::Result<()> {
         let Self { connection, app_id, queue, priority, stop, .. } = *self;
         let subscribing = subscribe(connection, app_id, queue, priority, limits);
@@ -135,7 +135,8 @@ impl<H: Handler> Consumer<'_, H> {
         let (channel, deliveries) = subscribed?;
         let (free, publishers) = mpsc::channel(BATCHES_IN_FLIGHT);
         for _ in 0..BATCHES_IN_FLIGHT {
-            free.send(Publisher::open(connection, app_id).await?).await?;
+            let publisher = Publisher::open(connection, app_id).await?;
+            free.send(publisher).await.map_err(|_closed| anyhow::anyhow!("no publisher is wanted"))?;
         }
         let (settle_next, unsettled) = mpsc::channel(BATCHES_IN_FLIGHT);
         let ending = stop.child_token();
@@ -152,8 +153,8 @@ impl<H: Handler> Consumer<'_, H> {
         until: Until,
         channel: &Channel,
         deliveries: lapin::Consumer,
-        mut publishers: mpsc::Receiver<Publisher>,
-        settle_next: mpsc::Sender<(Answered, Unit)>,
+        mut publishers: mpsc::Receiver<Publisher<'a>>,
+        settle_next: mpsc::Sender<(Answered<'a>, Unit)>,
         ending: &CancellationToken,
     ) -> anyhow::Result<()> {
         let (handler, queue, progress) = (self.handler, self.queue, self.progress);
@@ -182,13 +183,13 @@ impl<H: Handler> Consumer<'_, H> {
     async fn settle_batches(
         &self,
         channel: &Channel,
-        mut unsettled: mpsc::Receiver<(Answered, Unit)>,
-        free: mpsc::Sender<Publisher>,
+        mut unsettled: mpsc::Receiver<(Answered<'a>, Unit)>,
+        free: mpsc::Sender<Publisher<'a>>,
         ending: &CancellationToken,
     ) -> anyhow::Result<()> {
         while let Some((batch, unit)) = unsettled.recv().await {
             // A broker that says that it is short of memory or disk is waited for as long as it says so.
-            let settling = settle(self.connection, channel, self.queue, batch, self.progress);
+            let settling = settle(channel, self.queue, batch, self.progress);
             let settled = bounded(Duration::MAX, ending, settling).await;
             let publisher = settled.context("the answers were not confirmed before the session ended")??;
             drop(unit);

@@ -127,7 +127,7 @@ impl Relay {
             match bounded(WORK_TIMEOUT, stop, self.step(&publisher, progress)).await {
                 Some(Ok(step)) => {
                     if step.refused {
-                        publisher.reopen(connection).await?;
+                        publisher.reopen().await?;
                     }
                     if step.more {
                         continue;
@@ -164,7 +164,7 @@ impl Relay {
     ///
     /// # Errors
     /// When the database or the broker fails; what was not deleted is published again.
-    pub async fn step(&self, publisher: &Publisher, progress: &Progress) -> Result<Step, StepError> {
+    pub async fn step(&self, publisher: &Publisher<'_>, progress: &Progress) -> Result<Step, StepError> {
         let mut tx = self.pool.begin().await?;
         sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
         let from = self.scan().begin(Instant::now());

@@ -21,9 +21,9 @@ const PERSISTENT: u8 = 2;
 /// lapin hands a returned message to whichever confirm comes in next, so only a channel with one batch in flight can
 /// tell which batch a returned message was in.
 #[derive(Debug)]
-pub struct Publisher {
+pub struct Publisher<'c> {
+    connection: &'c Connection,
     channel: Channel,
-    connection: ConnectionStatus,
     app_id: ShortString,
 }
 
@@ -56,14 +56,14 @@ pub struct Confirms {
     connection: ConnectionStatus,
 }
 
-impl Publisher {
+impl<'c> Publisher<'c> {
     /// Opens a channel in confirm mode. `app_id` names the service in each message.
     ///
     /// # Errors
     /// When the connection is broken, or the broker does not answer.
-    pub async fn open(connection: &Connection, app_id: &str) -> anyhow::Result<Self> {
+    pub async fn open(connection: &'c Connection, app_id: &str) -> anyhow::Result<Self> {
         let channel = open(connection).await?;
-        Ok(Self { channel, connection: connection.status().clone(), app_id: short(app_id).unwrap_or_default() })
+        Ok(Self { connection, channel, app_id: short(app_id).unwrap_or_default() })
     }
 
     /// Goes on with a new channel. A channel that was refused once because a queue is full is refused also after the limit
@@ -71,8 +71,8 @@ impl Publisher {
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
-    pub(crate) async fn reopen(&mut self, connection: &Connection) -> anyhow::Result<()> {
-        self.channel = open(connection).await?;
+    pub(crate) async fn reopen(&mut self) -> anyhow::Result<()> {
+        self.channel = open(self.connection).await?;
         Ok(())
     }
 
@@ -101,7 +101,7 @@ impl Publisher {
         let sending = all(frames.into_iter().map(|frame| self.send(frame)).collect());
         let sent = tokio::time::timeout(CONFIRM_TIMEOUT, sending).await;
         let pending = sent.map_err(|_elapsed| PublishError::Unconfirmed(CONFIRM_TIMEOUT))??;
-        Ok(Confirms { pending, connection: self.connection.clone() })
+        Ok(Confirms { pending, connection: self.connection.status().clone() })
     }
 
     async fn send(&self, frame: Frame<'_>) -> lapin::Result<PublisherConfirm> {

@@ -54,7 +54,7 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();
             let answered = answer(publisher, queue, batch, verdicts).await.unwrap();
             if step >= Step::Settled {
-                settle(&connection, &channel, queue, answered, &Progress::default()).await.unwrap();
+                settle(&channel, queue, answered, &Progress::default()).await.unwrap();
             }
         }
     }

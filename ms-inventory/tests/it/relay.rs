@@ -64,7 +64,7 @@ fn relay(world: &World) -> Relay {
     Relay::new(world.connections.clone(), Duration::from_millis(20))
 }
 
-async fn step(relay: &Relay, publisher: &Publisher) -> usize {
+async fn step(relay: &Relay, publisher: &Publisher<'_>) -> usize {
     relay.step(publisher, &Progress::default()).await.unwrap().taken
 }
 
@@ -81,7 +81,7 @@ async fn the_events_of_one_order_leave_in_the_order_they_were_written() {
     let publishers =
         [Publisher::open(&connection, "a").await.unwrap(), Publisher::open(&connection, "b").await.unwrap()];
     let (one, other) = (relay(&world), relay(&world));
-    let drain = async |relay: &Relay, publisher: &Publisher| {
+    let drain = async |relay: &Relay, publisher: &Publisher<'_>| {
         while relay.step(publisher, &Progress::default()).await.unwrap().taken > 0 {}
     };
     tokio::join!(drain(&one, &publishers[0]), drain(&other, &publishers[1]));

@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
-use lapin::{Channel, Connection};
 
 use super::Verdict;
 use crate::publisher::{CONFIRM_TIMEOUT, Frame};
@@ -11,11 +11,11 @@ use crate::{Confirms, Outgoing, Progress, PublishError, Publisher, Unplaced, dea
 
 /// A batch whose answers are with the broker and have yet to be confirmed.
 #[derive(Debug)]
-pub struct Answered {
+pub struct Answered<'c> {
     batch: Vec<(Delivery, Vec<Outgoing>)>,
     /// The dead ones, by their place in the batch, with the reason.
     dead: Vec<(usize, String)>,
-    publisher: Publisher,
+    publisher: Publisher<'c>,
     answers: Confirms,
     dead_letters: Confirms,
 }
@@ -24,12 +24,12 @@ pub struct Answered {
 ///
 /// # Errors
 /// When the connection breaks.
-pub async fn answer(
-    publisher: Publisher,
+pub async fn answer<'c>(
+    publisher: Publisher<'c>,
     queue: &'static str,
     batch: Vec<Delivery>,
     verdicts: Vec<Verdict>,
-) -> Result<Answered, PublishError> {
+) -> Result<Answered<'c>, PublishError> {
     let mut answered = Vec::with_capacity(batch.len());
     let mut dead = Vec::new();
     for (delivery, verdict) in batch.into_iter().zip(verdicts) {
@@ -56,25 +56,24 @@ pub async fn answer(
 ///
 /// # Errors
 /// When the connection breaks, or a dead-letter queue is gone or stays full. Nothing of the batch is acknowledged then.
-pub async fn settle(
-    connection: &Connection,
+pub async fn settle<'c>(
     channel: &Channel,
     queue: &'static str,
-    answered: Answered,
+    answered: Answered<'c>,
     progress: &Progress,
-) -> anyhow::Result<Publisher> {
+) -> anyhow::Result<Publisher<'c>> {
     let Answered { batch, dead, mut publisher, answers, dead_letters } = answered;
     // One after the other: both wait for the same channel.
     let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
     let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
     // Both went through one channel, so a returned answer may have come in with the confirm of a dead letter.
     unplaced.returned.append(&mut unplaced_dead.returned);
-    place_dead_letters(connection, &mut publisher, queue, &batch, &dead, unplaced_dead).await?;
+    place_dead_letters(&mut publisher, queue, &batch, &dead, unplaced_dead).await?;
     if !unplaced.is_none() {
-        let undelivered = undelivered(connection, &mut publisher, &batch, unplaced, queue, progress).await?;
+        let undelivered = undelivered(&mut publisher, &batch, unplaced, queue, progress).await?;
         let frames = undelivered.iter().map(|(at, reason)| dead_letters::frame(queue, &batch[*at].0, reason));
         let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
-        place_dead_letters(connection, &mut publisher, queue, &batch, &undelivered, placing).await?;
+        place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?;
     }
     if let Some((last, _)) = batch.last() {
         channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
@@ -88,19 +87,18 @@ pub async fn settle(
 /// # Errors
 /// When the connection breaks, or the queue is gone or stays full.
 async fn place_dead_letters(
-    connection: &Connection,
-    publisher: &mut Publisher,
+    publisher: &mut Publisher<'_>,
     queue: &'static str,
     batch: &[(Delivery, Vec<Outgoing>)],
     dead: &[(usize, String)],
     unplaced: Unplaced,
 ) -> anyhow::Result<()> {
-    let frame = |_: &Publisher, at: usize| {
+    let frame = |_: &Publisher<'_>, at: usize| {
         let (place, reason) = &dead[at];
         dead_letters::frame(queue, &batch[*place].0, reason)
     };
     anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
-    let unplaced = retry_refused(connection, publisher, unplaced.refused, frame).await?;
+    let unplaced = retry_refused(publisher, unplaced.refused, frame).await?;
     anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
     anyhow::ensure!(unplaced.refused.is_empty(), "the dead-letter queue of {queue} is full");
     for (place, reason) in dead {
@@ -115,8 +113,7 @@ async fn place_dead_letters(
 /// # Errors
 /// When the connection breaks, or something was returned that is no answer: a dead letter whose queue is gone.
 async fn undelivered(
-    connection: &Connection,
-    publisher: &mut Publisher,
+    publisher: &mut Publisher<'_>,
     batch: &[(Delivery, Vec<Outgoing>)],
     unplaced: Unplaced,
     queue: &'static str,
@@ -128,8 +125,7 @@ async fn undelivered(
         .flat_map(|(at, (_, answers))| answers.iter().map(move |answer| (at, answer)))
         .collect();
     let mut returned: HashSet<String> = unplaced.returned.into_iter().collect();
-    let retried =
-        retry_refused(connection, publisher, unplaced.refused, |publisher, at| publisher.frame(answers[at].1)).await?;
+    let retried = retry_refused(publisher, unplaced.refused, |publisher, at| publisher.frame(answers[at].1)).await?;
     returned.extend(retried.returned);
     let mut undelivered = Vec::new();
     for (at, (place, answer)) in answers.iter().enumerate() {
@@ -154,10 +150,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(120);
 /// Each time it goes on with a new channel: see [`Publisher::reopen`].
 /// Tells which are still refused in the end, and what was returned on the way because its queue is gone.
 async fn retry_refused<'a>(
-    connection: &Connection,
-    publisher: &mut Publisher,
+    publisher: &mut Publisher<'_>,
     mut refused: Vec<usize>,
-    frame: impl Fn(&Publisher, usize) -> Frame<'a>,
+    frame: impl Fn(&Publisher<'_>, usize) -> Frame<'a>,
 ) -> anyhow::Result<Unplaced> {
     let mut returned = Vec::new();
     for attempt in 0..TRIES {
@@ -166,7 +161,7 @@ async fn retry_refused<'a>(
         }
         tracing::warn!(refused.len = refused.len(), attempt, "the broker refuses messages; publishing them again");
         tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt)).await;
-        publisher.reopen(connection).await?;
+        publisher.reopen().await?;
         let sent = publisher.send_all(refused.iter().map(|at| frame(publisher, *at)).collect()).await?;
         let unplaced = sent.wait(CONFIRM_TIMEOUT).await?;
         returned.extend(unplaced.returned);
