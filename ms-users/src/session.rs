@@ -75,21 +75,21 @@ pub enum Refreshed {
 /// Those of the database.
 pub async fn refresh(conn: &mut PgConnection, token: &str, trace: Trace) -> anyhow::Result<Refreshed> {
     // Whoever ends an account locks it before its sessions, and so does this.
-    let Some(user_id) = owner(conn, token).await? else { return Ok(Refreshed::Refused) };
+    let Some(Session { id, user_id }) = session_of(conn, token).await? else { return Ok(Refreshed::Refused) };
     let account = account::reenter(conn, user_id).await?;
-    let Some(found) = find(conn, token).await? else { return Ok(Refreshed::Refused) };
-    if found.over {
+    let Some(found) = lock(conn, id, token).await? else { return Ok(Refreshed::Refused) };
+    if found.is_over {
         return Ok(Refreshed::Refused);
     }
     if !found.is_newest {
-        end(conn, found.session_id).await?;
+        end(conn, id).await?;
         account::record(conn, user_id, Change::SessionStolen, None, None, trace).await?;
         return Ok(Refreshed::Stolen);
     }
     let Some(account) = account else { return Ok(Refreshed::Refused) };
     let family = family(token);
     use_up(conn, token, family.is_some()).await?;
-    Ok(Refreshed::Fresh(Box::new(account), hand_out(conn, found.session_id, &family.unwrap_or_default()).await?))
+    Ok(Refreshed::Fresh(Box::new(account), hand_out(conn, id, &family.unwrap_or_default()).await?))
 }
 
 /// Ends the session of a refresh token, be it used or not. Of a token that is none there is nothing to end.
@@ -97,8 +97,8 @@ pub async fn refresh(conn: &mut PgConnection, token: &str, trace: Trace) -> anyh
 /// # Errors
 /// Those of the database.
 pub async fn close(conn: &mut PgConnection, token: &str) -> sqlx::Result<()> {
-    match find(conn, token).await? {
-        Some(found) => end(conn, found.session_id).await,
+    match session_of(conn, token).await? {
+        Some(session) => end(conn, session.id).await,
         None => Ok(()),
     }
 }
@@ -182,43 +182,46 @@ pub async fn forget_ended(pool: &Pool) -> sqlx::Result<bool> {
     Ok(tokens.rows_affected().max(sessions.rows_affected()) == database::DELETED_AT_ONCE as u64)
 }
 
-struct Found {
-    session_id: Uuid,
-    is_newest: bool,
-    over: bool,
+struct Session {
+    id: Uuid,
+    user_id: Uuid,
 }
 
-async fn owner(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Uuid>> {
-    sqlx::query_scalar!(
-        "select user_id
+/// The session that a token is of, or was.
+async fn session_of(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Session>> {
+    sqlx::query_as!(
+        Session,
+        "select id, user_id
          from sessions
          where id = coalesce(
            (select session_id from refresh_tokens where hash = $1),
            (select id from sessions where family = $2)
          )",
         hash(token),
-        family_hash(token),
+        family(token).map(|family| sha256(&family)),
     )
     .fetch_optional(conn)
     .await
 }
 
-/// The session of a token, which nobody else changes until the transaction ends.
-async fn find(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Found>> {
+struct Found {
+    is_newest: bool,
+    is_over: bool,
+}
+
+/// How a session and one of its tokens stand. Nobody else changes the session until the transaction ends.
+async fn lock(conn: &mut PgConnection, session_id: Uuid, token: &str) -> sqlx::Result<Option<Found>> {
     sqlx::query_as!(
         Found,
-        r#"select id as session_id, (ended_at is not null or expires_at <= now()) as "over!",
+        r#"select (ended_at is not null or expires_at <= now()) as "is_over!",
              exists (
-               select from refresh_tokens where hash = $1 and session_id = id and used_at is null
+               select from refresh_tokens where hash = $2 and session_id = id and used_at is null
              ) as "is_newest!"
            from sessions
-           where id = coalesce(
-             (select session_id from refresh_tokens where hash = $1),
-             (select id from sessions where family = $2)
-           )
+           where id = $1
            for update"#,
+        session_id,
         hash(token),
-        family_hash(token),
     )
     .fetch_optional(conn)
     .await
@@ -261,10 +264,6 @@ fn random<const BYTES: usize>() -> anyhow::Result<[u8; BYTES]> {
 fn family(token: &str) -> Option<Vec<u8>> {
     let bytes = (token.len() == MAX_CHARS).then(|| URL_SAFE_NO_PAD.decode(token).ok())??;
     Some(bytes[..FAMILY_BYTES].to_vec())
-}
-
-fn family_hash(token: &str) -> Option<Vec<u8>> {
-    family(token).map(|family| sha256(&family))
 }
 
 /// Of what is longer than any token, only the beginning is looked at: it is none either way.
