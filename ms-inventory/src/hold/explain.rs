@@ -10,11 +10,11 @@ pub fn explain(hold: &Hold) -> String {
     match hold.status {
         Status::Held => {
             let until = hold.expires_at.map(|end| format!(" until {}", time(end))).unwrap_or_default();
-            format!("Its stock is held since {answered}{until}.")
+            format!("Its stock was reserved on {answered} and is held{until}.")
         }
-        Status::Committed => format!("Its stock is sold since {ended}."),
-        Status::Released => format!("It was cancelled on {ended}, and its stock is released."),
-        Status::Expired => format!("Its time ran out, and its stock is released since {ended}."),
+        Status::Committed => format!("Its stock was sold on {ended}."),
+        Status::Released => format!("It was cancelled on {ended}, and its stock was released."),
+        Status::Expired => format!("Its time ran out, and its stock was released on {ended}."),
         Status::Returned => {
             format!("It was refunded on {ended}, and its stock can be sold again{}.", written_off(hold))
         }
@@ -63,16 +63,16 @@ mod tests {
         for (hold, sentence) in [
             (
                 hold(Status::Held, None),
-                "Its stock is held since 2026-11-27 00:00:01 UTC until 2026-11-27 00:00:50 UTC.",
+                "Its stock was reserved on 2026-11-27 00:00:01 UTC and is held until 2026-11-27 00:00:50 UTC.",
             ),
-            (hold(Status::Committed, Some(9)), "Its stock is sold since 2026-11-27 00:00:09 UTC."),
+            (hold(Status::Committed, Some(9)), "Its stock was sold on 2026-11-27 00:00:09 UTC."),
             (
                 hold(Status::Released, Some(9)),
-                "It was cancelled on 2026-11-27 00:00:09 UTC, and its stock is released.",
+                "It was cancelled on 2026-11-27 00:00:09 UTC, and its stock was released.",
             ),
             (
                 hold(Status::Expired, Some(9)),
-                "Its time ran out, and its stock is released since 2026-11-27 00:00:09 UTC.",
+                "Its time ran out, and its stock was released on 2026-11-27 00:00:09 UTC.",
             ),
             (returned, "It was refunded on 2026-11-27 00:00:09 UTC, and its stock can be sold again."),
             (
