@@ -110,6 +110,22 @@ async fn orders_live_and_letters_come_back_by_the_logins_of_the_services() {
 }
 
 #[tokio::test]
+async fn the_exchange_of_dead_letters_comes_back_by_the_logins_of_the_services() {
+    let shop = Shop::open().await;
+    let administrator = Login::at(shop.vhost.amqp_url()).await;
+    for (side, exchange, key) in
+        [(INVENTORY, orders::EXCHANGE, "order.created"), (ORDERS, inventory::EXCHANGE, "stock.reserved")]
+    {
+        assert_eq!(administrator.delete_exchange(queues::DEAD_LETTERS).await, Allowed);
+        publish(&shop, exchange, key, "malformed").await;
+        eventually("the letter is there", async || {
+            printed(&shop.run(side.program, &["dead-letters", "list"])).ends_with("\n1 dead letters\n")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_permission_that_is_missing_is_told_until_it_is_given() {
     let mut shop = Shop::closed(&[]);
     let (management, vhost) = (shop.vhost.management(), shop.vhost.name());

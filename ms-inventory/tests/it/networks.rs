@@ -159,6 +159,24 @@ async fn an_instance_drains_when_its_connections_have_gone_silent() {
     }
 }
 
+/// As a reset in the middle of the handshake may leave it: the connection is open, and nothing comes any more.
+#[tokio::test]
+async fn orders_go_on_when_an_attempt_to_connect_to_the_broker_is_never_answered() {
+    let network = Network::new().await;
+    let product = network.world.product(100).await;
+    network.broker.silence_all();
+    let (database_url, broker_url) =
+        (network.world.database.url(), network.broker.in_front_of(network.vhost.amqp_url()));
+    let instance = Instance::start_unready(database_url, &broker_url, &[]).await;
+    eventually("it tries to connect", async || network.broker.counts().accepted > 0).await;
+    // New attempts are answered. The one there is stays silent.
+    network.broker.work();
+    eventually("it is ready", async || instance.is_ready().await).await;
+    network.client.create("AFTER", &[(product, 1)]).await;
+    network.answered_within("AFTER", Duration::from_secs(30)).await;
+    instance.stop().await;
+}
+
 #[tokio::test]
 async fn orders_go_on_when_the_connection_to_the_broker_has_gone_silent() {
     let network = Network::new().await;

@@ -9,7 +9,7 @@ use events::queues;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use messaging::{Outgoing, PublishError, Publisher, Trace, topology};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::client::Client;
@@ -43,11 +43,18 @@ impl Full {
         Self { world, vhost, client, instance, product, depth }
     }
 
+    /// In the same session: the channel that was refused is not used again.
     async fn one_more_is_dead_lettered_once_there_is_room(self) {
         let dead = queues::dead(QUEUE);
         assert_eq!(self.client.depth(&dead).await, self.depth);
         self.vhost.management().unlimit_queue(self.vhost.name(), &dead).unwrap();
-        eventually("it is dead-lettered", async || self.client.depth(&dead).await == self.depth + 1).await;
+        eventually("it is dead-lettered", async || {
+            let health = reqwest::get(format!("{}/health", self.instance.url)).await.unwrap();
+            let health: Value = health.json().await.unwrap();
+            assert_eq!(health["dependencies"]["rabbitmq"]["status"], "up", "{health}");
+            self.client.depth(&dead).await == self.depth + 1
+        })
+        .await;
         self.instance.stop().await;
     }
 }
