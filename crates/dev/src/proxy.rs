@@ -116,6 +116,15 @@ impl Proxy {
         Ok(Self { address, commands, waker, thread: Some(thread) })
     }
 
+    /// Starts a proxy of the server that a URL with a login names.
+    ///
+    /// # Errors
+    /// When the URL has no login or no host, and those of [`Self::start`].
+    pub fn start_for(url: &str) -> Result<Self> {
+        let (_, server) = url.rsplit_once('@').context("a URL without a login")?;
+        Self::start(server.split('/').next().unwrap_or_default())
+    }
+
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address

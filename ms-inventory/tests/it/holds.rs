@@ -10,7 +10,7 @@ use ms_inventory::stock::{Level, Lines, Request};
 use tokio::sync::Barrier;
 
 use crate::settling::complete;
-use crate::world::{World, items, order_id};
+use crate::world::{World, eventually, items, order_id};
 
 pub(crate) const TTL: Duration = Duration::from_secs(900);
 
@@ -260,6 +260,37 @@ async fn storms_over_the_same_products_never_deadlock() {
     while hold::expire_due(&world.connections).await.unwrap() > 0 {}
     assert_eq!(world.level(a).await.reserved, 0);
     assert!(world.level(a).await.on_hand < 40, "nothing was sold");
+    world.assert_adds_up().await;
+}
+
+/// Two instances that are sent the same orders in other orders. Each would have what the other waits for, and the database
+/// would end one of them as a deadlock.
+#[tokio::test]
+async fn the_same_orders_in_any_order_are_stored_without_a_deadlock() {
+    let world = World::new().await;
+    let mut meanwhile = world.pool.begin().await.unwrap();
+    sqlx::query("insert into holds (order_id, status, reason) values ('b', 'rejected', 'test')")
+        .execute(&mut *meanwhile)
+        .await
+        .unwrap();
+    // Of another product each, so that no stock lock orders them: only the id can.
+    let [one, other] = [world.product(3).await, world.product(3).await];
+    let store = async |ids: [&str; 3], product| {
+        let orders = ids.map(|id| order(id, &[(product, 1)]));
+        Reserver::new(world.connections.clone()).reserve(&orders, TTL).await.expect("no deadlock").answers.len()
+    };
+    let letting_go = async {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("both wait", async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 2
+        })
+        .await;
+        meanwhile.rollback().await.unwrap();
+    };
+    let stored = tokio::join!(store(["a", "b", "c"], one), store(["c", "b", "a"], other), letting_go);
+    assert_eq!((stored.0, stored.1), (3, 3));
+    assert_eq!(world.holds("held").await, 3);
     world.assert_adds_up().await;
 }
 

@@ -9,6 +9,7 @@ use events::queues;
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
+use messaging::session::Broker;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -30,8 +31,8 @@ struct Network {
 impl Network {
     async fn new() -> Self {
         let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-        let database = Proxy::start(&host(world.database.url())).unwrap();
-        let broker = Proxy::start(&host(vhost.amqp_url())).unwrap();
+        let database = Proxy::start_for(world.database.url()).unwrap();
+        let broker = Proxy::start_for(vhost.amqp_url()).unwrap();
         let client = Client::connect(vhost.amqp_url()).await;
         Self { world, vhost, database, broker, client }
     }
@@ -61,10 +62,6 @@ impl Network {
 }
 
 /// The part `host:port` of a URL.
-fn host(url: &str) -> String {
-    url.rsplit_once('@').unwrap().1.split('/').next().unwrap().to_owned()
-}
-
 async fn health(instance: &Instance) -> Value {
     reqwest::get(format!("{}/health", instance.url)).await.unwrap().json().await.unwrap()
 }
@@ -175,6 +172,17 @@ async fn orders_go_on_when_an_attempt_to_connect_to_the_broker_is_never_answered
     network.client.create("AFTER", &[(product, 1)]).await;
     network.answered_within("AFTER", Duration::from_secs(30)).await;
     instance.stop().await;
+}
+
+/// Two heartbeats later a silent connection is given up, by us and by the broker, which offers one of 60 s.
+#[tokio::test]
+async fn a_heartbeat_of_10_s_is_agreed_on_unless_the_url_has_another() {
+    let vhost = Vhost::create().unwrap();
+    for (query, seconds) in [("", 10), ("?heartbeat=2", 2)] {
+        let broker = Broker::new(&format!("{}{query}", vhost.amqp_url()), "test").unwrap();
+        let connection = broker.connect().await.unwrap();
+        assert_eq!(connection.configuration().heartbeat(), seconds);
+    }
 }
 
 #[tokio::test]

@@ -82,8 +82,14 @@ async fn a_dead_letter_that_no_queue_takes_is_published_again_once_one_is_bound(
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     let product = world.product(100).await;
     let client = Client::connect(vhost.amqp_url()).await;
-    // More batches than are in flight at once, so that some wait for the one that cannot be settled.
-    let instance = world.start(&vhost, &["--batch-max-messages", "1"]).await;
+    let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
+    let broker_url = proxy.in_front_of(vhost.amqp_url());
+    // More batches than are in flight at once, so that one waits to be answered when the first cannot be settled.
+    let instance = Instance::start(world.database.url(), &broker_url, &["--batch-max-messages", "1"]).await;
+    proxy.delay(Direction::ToClient, Duration::from_millis(300));
+    // The first one is taken alone.
+    client.create("FIRST", &[(product, 1)]).await;
+    assert_eq!(client.answer().await["order_id"], "FIRST");
     client.stop_listening_for_dead_letters().await;
     let dead = queues::dead(QUEUE);
     let channel = client.connection.create_channel().await.unwrap();
@@ -94,7 +100,7 @@ async fn a_dead_letter_that_no_queue_takes_is_published_again_once_one_is_bound(
         client.create(&format!("NEIGHBOUR-{n}"), &[(product, 1)]).await;
     }
     eventually("it is dead-lettered", async || client.depth(&dead).await == 1).await;
-    eventually("its neighbours have their stock", async || world.holds("held").await == 20).await;
+    eventually("its neighbours have their stock", async || world.holds("held").await == 21).await;
     instance.stop().await;
 }
 
@@ -122,8 +128,7 @@ async fn queues_have_the_arguments_that_keep_messages() {
 #[tokio::test]
 async fn a_broker_that_never_confirms_is_not_waited_for_without_a_bound() {
     let vhost = Vhost::create().unwrap();
-    let host = vhost.amqp_url().rsplit_once('@').unwrap().1.split('/').next().unwrap().to_owned();
-    let proxy = Proxy::start(&host).unwrap();
+    let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
     let url = proxy.in_front_of(vhost.amqp_url());
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     topology::declare(&connection, &["inventory"], &[]).await.unwrap();

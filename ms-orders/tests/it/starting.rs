@@ -49,8 +49,7 @@ async fn it_stops_in_order_and_sends_what_is_left_in_the_outbox() {
 async fn it_stops_in_order_when_its_connections_to_the_database_have_gone_silent() {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     let url = world.database.url();
-    let (_, host) = url.rsplit_once('@').unwrap();
-    let proxy = Proxy::start(host.split('/').next().unwrap()).unwrap();
+    let proxy = Proxy::start_for(url).unwrap();
     let inventory_url = Listing::of(1..=250).serve().await;
     let periods = [
         ["--payment-period-ms", "5"],

@@ -64,8 +64,8 @@ impl Site {
         let databases = ["inventory", "orders"].map(|name| Database::create(name).unwrap());
         let vhost = Vhost::create_for_services().unwrap();
         let folders = [(); 2].map(|()| Folder::create("faults").unwrap());
-        let postgres = [(); 2].map(|()| Proxy::start(host(databases[0].url())).unwrap());
-        let amqp = [(); 2].map(|()| Proxy::start(host(vhost.amqp_url())).unwrap());
+        let postgres = [(); 2].map(|()| Proxy::start_for(databases[0].url()).unwrap());
+        let amqp = [(); 2].map(|()| Proxy::start_for(vhost.amqp_url()).unwrap());
         let [inventory_amqp, orders_amqp] =
             [("ms-inventory", &amqp[0]), ("ms-orders", &amqp[1])].map(|(program, proxy)| {
                 format!("{}?{AMQP_QUERY}", proxy.in_front_of(&vhost.amqp_url_of(program).unwrap()))
@@ -143,9 +143,4 @@ impl Site {
         let paths = logs.map(|(folder, name)| self.folders[folder].path().join("logs").join(format!("{name}.log")));
         paths.into_iter().take(self.processes.len()).collect()
     }
-}
-
-/// The part `host:port` of a URL with a login and a path.
-fn host(url: &str) -> &str {
-    url.rsplit_once('@').unwrap().1.split('/').next().unwrap()
 }
