@@ -142,7 +142,8 @@ impl Suite {
     fn command(&self, own: &Path, program: &Path, target: &Path) -> Result<Command> {
         let mut command = workspace::command("nice")?;
         command.args(["-n", "19"]).arg(program).args(["mutants", "--package", self.package, "--colors", "never"]);
-        command.args(["--jobs", "1", "--output"]).arg(own);
+        // It copies the repository, but not the data of servers that run in it.
+        command.args(["--gitignore=true", "--jobs", "1", "--output"]).arg(own);
         command.args([format!("--build-timeout={BUILD_SECONDS}"), format!("--timeout={TEST_SECONDS}")]);
         command.args(self.files.iter().map(|file| format!("--file={file}")));
         command.args(self.targets.iter().map(|target| format!("--cargo-arg={target}")));

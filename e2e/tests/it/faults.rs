@@ -16,8 +16,12 @@ mod plan;
 mod site;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -55,7 +59,7 @@ async fn whatever_breaks_every_order_has_one_outcome_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "it takes an hour"]
+#[ignore = "it takes 35 minutes"]
 async fn whatever_breaks_under_many_seeds_every_order_has_one_outcome_in_the_end() {
     run_seeds(200).await;
 }
@@ -69,19 +73,41 @@ async fn run_seeds(count: u64) {
     let at_once = usize::try_from(number("FAULT_SEEDS_AT_ONCE").unwrap_or(2)).unwrap();
     let only = std::env::var("FAULTS").ok().map(|names| Kind::parse_list(&names));
     let begun = Instant::now();
+    let log = Log::create(&seeds);
     let plans = seeds.map(|seed| Plan::of(seed, only.as_deref()));
     let reports: Vec<Report> = futures::stream::iter(plans)
-        .map(|plan| async move {
+        .map(|plan| async {
             let report = run_caught(plan).await;
-            println!("{report}");
+            log.write(&report);
             report
         })
         .buffer_unordered(at_once)
         .collect()
         .await;
-    println!("{}", summary(&reports, begun.elapsed()));
+    log.write(&summary(&reports, begun.elapsed()));
     let failed: Vec<u64> = reports.iter().filter(|report| report.failed()).map(|report| report.plan.seed).collect();
     assert!(failed.is_empty(), "{} seeds failed: {failed:?}; FAULT_SEED=N runs one of them", failed.len());
+}
+
+/// Where a run writes down what came of each seed and of all together, because what a test prints is shown only when it fails.
+struct Log(File);
+
+impl Log {
+    fn create(seeds: &Range<u64>) -> Self {
+        let folder = folder();
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(File::create(folder.join(format!("seeds-{}-to-{}.md", seeds.start, seeds.end - 1))).unwrap())
+    }
+
+    fn write(&self, text: &impl Display) {
+        println!("{text}");
+        writeln!(&self.0, "{text}").unwrap();
+    }
+}
+
+/// What a run leaves behind.
+fn folder() -> PathBuf {
+    workspace::target().unwrap().join("faults")
 }
 
 /// What came of a seed.
@@ -234,7 +260,7 @@ async fn product(site: &Site, on_hand: i64) -> i64 {
 
 /// Copies the logs of a seed that failed to `target/faults`.
 fn keep_logs(seed: u64, site: &Site) {
-    let folder = workspace::target().unwrap_or_default().join("faults").join(format!("seed-{seed}"));
+    let folder = folder().join(format!("seed-{seed}"));
     let copied = std::fs::create_dir_all(&folder).and_then(|()| {
         for (number, log) in site.logs().iter().enumerate() {
             let name = log.file_name().map_or(Path::new("log"), Path::new);
@@ -248,7 +274,7 @@ fn keep_logs(seed: u64, site: &Site) {
     }
 }
 
-impl std::fmt::Display for Report {
+impl Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { plan, injected, loaded, poisoned, reserved, rejected, .. } = self;
         let DeadLetters { poison, at_delivery_limit, unheard } = self.dead_letters;
