@@ -28,8 +28,8 @@ const STEP: i64 = 250;
 /// waited already; an order that is older waits for a person.
 const LAST_PAUSE_SECONDS: f64 = 86_400.0;
 
-/// The least questions before an order is given up: where this service was away itself, answers may be waiting for it, and
-/// they take precedence for a quarter of an hour.
+/// The least questions before an order is given up: where this service was away itself, the answer to an order it has not
+/// asked about may be waiting for it.
 const LEAST_ASKS: i32 = 5;
 
 /// How often old idempotency keys are looked for.

@@ -22,11 +22,11 @@ use anyhow::Context;
 use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
+use backon::{ExponentialBuilder, Retryable};
 use boot::config::Environment;
 use boot::health::Health;
 use boot::service::Running;
-use database::Database;
-use database::Pool;
+use database::{Database, Pool, WORK_TIMEOUT, is_passing};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,9 @@ const KEYS_PERIOD: Duration = Duration::from_secs(5);
 
 /// How often sessions that are over are deleted.
 const TIDY_PERIOD: Duration = Duration::from_secs(60);
+
+/// The longest pause before the first accounts and keys are tried again.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -83,13 +86,35 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
             let migrated = shutdown.run_until_cancelled(database.migrate(&MIGRATIONS)).await;
             let Some(migrated) = migrated else { return Ok(()) };
             migrated?;
-            account::first::open_missing(&database.pool, &hasher, &accounts, environment).await?;
-            signing.ensure_key().await?;
+            let preparing = prepare(|| async {
+                account::first::open_missing(&database.pool, &hasher, &accounts, environment).await?;
+                signing.ensure_key().await
+            });
+            let Some(prepared) = shutdown.run_until_cancelled(preparing).await else { return Ok(()) };
+            prepared?;
             tokio::join!(signing.follow(KEYS_PERIOD, &shutdown), tidy(&database.pool, &shutdown));
             Ok(())
         }
     };
     boot::service::start(&process, port, routes, work, shutdown).await
+}
+
+/// Does what has to be there before anybody is let in. A database that is away, read-only or busy is waited for.
+async fn prepare<F: Future<Output = anyhow::Result<()>>>(work: impl Fn() -> F) -> anyhow::Result<()> {
+    let bounded = || async {
+        let done = tokio::time::timeout(WORK_TIMEOUT, work()).await;
+        done.unwrap_or_else(|_elapsed| Err(sqlx::Error::PoolTimedOut.into()))
+    };
+    let pauses = ExponentialBuilder::default().with_max_delay(MAX_PAUSE).with_jitter().without_max_times();
+    let is_passing = |error: &anyhow::Error| error.chain().filter_map(|cause| cause.downcast_ref()).any(is_passing);
+    let warn = |error: &anyhow::Error, pause: Duration| {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            pause_ms = pause.as_millis(),
+            "the first accounts and keys have to wait"
+        );
+    };
+    bounded.retry(pauses).when(is_passing).notify(warn).await
 }
 
 /// The database, as configured.

@@ -59,9 +59,10 @@ impl Database {
         loop {
             match timeout(PROGRESS_PERIOD, &mut migrating).await {
                 Ok(ended) => {
+                    ended?;
                     let duration_ms = begun.elapsed().as_millis();
                     tracing::info!(duration_ms, "the database is up to date");
-                    return Ok(ended?);
+                    return Ok(());
                 }
                 Err(_elapsed) => {
                     let duration_s = begun.elapsed().as_secs();
@@ -124,15 +125,19 @@ async fn answer<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, F
     answered.map_err(|error| Failure::Passing(error.to_string()))
 }
 
-/// Whether the server was away, read-only or busy, by the SQLSTATE classes of PostgreSQL's appendix A.
-fn is_passing(error: &sqlx::Error) -> bool {
+/// Whether waiting cures an error: the server was away, read-only or busy, or others were in the way. By the SQLSTATE classes
+/// of PostgreSQL's appendix A.
+pub fn is_passing(error: &sqlx::Error) -> bool {
     const CONNECTION: &str = "08";
     const READ_ONLY: &str = "25006";
+    const DEADLOCK: &str = "40";
     const OUT_OF_RESOURCES: &str = "53";
     const NOT_READY: &str = "55";
     const OPERATOR: &str = "57";
     let passing = |code: &str| {
-        [CONNECTION, READ_ONLY, OUT_OF_RESOURCES, NOT_READY, OPERATOR].iter().any(|class| code.starts_with(class))
+        [CONNECTION, READ_ONLY, DEADLOCK, OUT_OF_RESOURCES, NOT_READY, OPERATOR]
+            .iter()
+            .any(|class| code.starts_with(class))
     };
     error.as_database_error().is_none_or(|error| error.code().is_some_and(|code| passing(&code)))
 }

@@ -12,8 +12,9 @@ use crate::{Bounds, Connection, Transaction};
 /// a small statement. No server restarts as quickly, so nobody gets a connection from before a restart.
 const TRUSTED_IDLE: Duration = Duration::from_millis(100);
 
-/// How long an idle connection may take to show that it is alive.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an idle connection may take to show that it is alive. Less than health waits for a pool: a ping that is given up
+/// with its user says nothing about the other connections, and health would meet one silent connection after the other.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

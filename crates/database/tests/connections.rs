@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use database::{Bounds, Pool};
+use dev::proxy::Proxy;
 use dev::testing::Database;
+use futures::future::join_all;
 use sqlx::Executor;
 use tokio::time::{sleep, timeout};
 
@@ -131,6 +133,21 @@ async fn a_transaction_whose_client_went_silent_gives_its_locks_up() {
     let mut next = pool.begin().await.unwrap();
     let locking = next.execute("select pg_advisory_xact_lock(1)");
     timeout(Duration::from_secs(8), locking).await.expect("the lock is free").unwrap();
+}
+
+/// New connections work. There is no other user who would find out that the old ones do not.
+#[tokio::test]
+async fn health_meets_one_silent_connection_and_not_one_after_the_other() {
+    let database = Database::create("connections").unwrap();
+    let proxy = Proxy::start_for(database.url()).unwrap();
+    let url = proxy.in_front_of(database.url());
+    let opened = database::Database::open(&url.into(), "test", &Bounds::default()).unwrap();
+    drop(join_all((0..10).map(|_| opened.requests.acquire())).await);
+    assert_eq!(proxy.silence_established(), 10);
+    // One that was used a moment ago is not tested.
+    sleep(Duration::from_millis(200)).await;
+    opened.check().await.unwrap_err();
+    assert_eq!(opened.check().await, Err("not migrated yet".to_owned()));
 }
 
 #[tokio::test]

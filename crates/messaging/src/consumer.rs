@@ -5,7 +5,7 @@
 //! acknowledgement of `multiple` covers every delivery before it.
 //!
 //! The unacknowledged delivery is the outbox of its answer. Whatever dies between the steps, the delivery comes back,
-//! the handler finds what it decided before, and the answer goes out again.
+//! the handler finds what it decided before, and answers how that stands now.
 
 mod decide;
 mod limits;
@@ -37,8 +37,8 @@ pub use settle::{Answered, answer, settle};
 pub trait Handler: Sync {
     /// Handles a batch, in the order of arrival, and returns one verdict a message.
     ///
-    /// All effects must be committed when it returns. The same message may come again, alone or among others; it then
-    /// gets the same verdict. When the batch takes too long, this is dropped at an `await`: it must leave nothing open.
+    /// All effects must be committed when it returns. The same message may come again, alone or among others; it must have no
+    /// effect a second time. When the batch takes too long, this is dropped at an `await`: it must leave nothing open.
     fn handle(&self, batch: &[Delivery]) -> impl Future<Output = Result<Vec<Verdict>, Fault>> + Send;
 
     /// Whether a message could be handled now. No message is taken before.
@@ -171,12 +171,16 @@ impl<'a, H: Handler> Consumer<'a, H> {
             let is_open = || channel.status().connected();
             let verdicts = decide(handler, queue, &batch, limits, is_open, ending).await?;
             let Some(publisher) = publishers.recv().await else { break };
-            let answering = answer(publisher, queue, batch, verdicts).await?;
-            if settle_next.send((answering, unit)).await.is_err() {
+            // A broker that says that it is short of memory or disk is waited for as long as it says so.
+            let answering = bounded(Duration::MAX, ending, answer(publisher, queue, batch, verdicts)).await;
+            let answered = answering.context("the answers were not published before the session ended")??;
+            if settle_next.send((answered, unit)).await.is_err() {
                 break;
             }
         }
-        answered(channel.basic_cancel(tag, BasicCancelOptions { nowait: true })).await
+        let cancelling = channel.basic_cancel(tag, BasicCancelOptions { nowait: true });
+        let cancelled = bounded(Duration::MAX, ending, answered(self.connection, cancelling)).await;
+        cancelled.context("the consumer was not cancelled before the session ended")?
     }
 
     /// As [`decide_batches`](Self::decide_batches), it drops its ends of the channels when it returns.
@@ -188,7 +192,6 @@ impl<'a, H: Handler> Consumer<'a, H> {
         ending: &CancellationToken,
     ) -> anyhow::Result<()> {
         while let Some((batch, unit)) = unsettled.recv().await {
-            // A broker that says that it is short of memory or disk is waited for as long as it says so.
             let settling = settle(channel, self.queue, batch, self.progress);
             let settled = bounded(Duration::MAX, ending, settling).await;
             let publisher = settled.context("the answers were not confirmed before the session ended")??;
@@ -209,10 +212,10 @@ async fn wait_until_ready<H: Handler>(
 ) -> bool {
     let mut pauses = pauses();
     while !stop.is_cancelled() {
-        let reason = match tokio::time::timeout(timeout, handler.ready()).await {
-            Ok(Ok(())) => return true,
-            Ok(Err(fault)) => fault.to_string(),
-            Err(_elapsed) => format!("no answer within {} s", timeout.as_secs()),
+        let reason = match bounded(timeout, stop, handler.ready()).await {
+            Some(Ok(())) => return true,
+            Some(Err(fault)) => fault.to_string(),
+            None => format!("no answer within {} s", timeout.as_secs()),
         };
         let pause = pauses.next().unwrap_or(MAX_PAUSE);
         tracing::warn!(queue, pause_ms = pause.as_millis(), error = reason, "no messages are taken yet");
@@ -228,11 +231,12 @@ async fn subscribe(
     priority: Priority,
     limits: Limits,
 ) -> anyhow::Result<(Channel, lapin::Consumer)> {
-    let channel = answered(connection.create_channel()).await?;
-    answered(channel.basic_qos(limits.prefetch_messages, BasicQosOptions::default())).await?;
+    let channel = answered(connection, connection.create_channel()).await?;
+    answered(connection, channel.basic_qos(limits.prefetch_messages, BasicQosOptions::default())).await?;
     let tag = format!("{app_id}.{queue}");
     let options = BasicConsumeOptions::default();
     let consuming = channel.basic_consume(queue.into(), tag.as_str().into(), options, priority.argument());
-    let consumer = answered(consuming).await.with_context(|| format!("cannot consume the queue {queue}"))?;
+    let consumer =
+        answered(connection, consuming).await.with_context(|| format!("cannot consume the queue {queue}"))?;
     Ok((channel, consumer))
 }

@@ -11,7 +11,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use database::{Pool, WORK_TIMEOUT, bounded};
+use anyhow::Context;
+use database::{Pool, Transaction, WORK_TIMEOUT, bounded};
 use lapin::Connection;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
@@ -114,21 +115,27 @@ impl Relay {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut publisher = Publisher::open(connection, app_id).await?;
-        let mut failing = None;
+        let (mut failing, mut reopen_first) = (None, false);
         loop {
             let last_look = stop.is_cancelled();
             // A broker short of memory or disk takes nothing, and a step would hold its lock for as long.
-            if connection.status().blocked() && !last_look {
+            if connection.status().blocked() {
+                if last_look {
+                    return Ok(());
+                }
                 stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
                 continue;
+            }
+            if reopen_first {
+                let reopening = bounded(Duration::MAX, stop, publisher.reopen()).await;
+                reopening.context("no new channel before the service stopped")??;
+                reopen_first = false;
             }
             let begun = Instant::now();
             let unit = failing.take().unwrap_or_else(|| progress.begin(NAME));
             match bounded(WORK_TIMEOUT, stop, self.step(&publisher, progress)).await {
                 Some(Ok(step)) => {
-                    if step.refused {
-                        publisher.reopen().await?;
-                    }
+                    reopen_first = step.refused;
                     if step.more {
                         continue;
                     }
@@ -140,10 +147,11 @@ impl Relay {
                     tracing::warn!(%error, "the outbox cannot be read");
                     failing = Some(unit);
                 }
-                Some(Err(StepError::Broker(error))) => return Err(error.into()),
-                None => {
+                Some(Err(StepError::Broker(error))) if !connection.status().blocked() => return Err(error.into()),
+                Some(Err(StepError::Broker(_))) | None => {
                     tracing::warn!("a step of the outbox timed out");
-                    failing = Some(unit);
+                    // What it has published may be confirmed or returned yet, and would be taken for what the next one has.
+                    (failing, reopen_first) = (Some(unit), true);
                 }
             }
             if last_look {
@@ -175,14 +183,11 @@ impl Relay {
         let (first, later): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| keys.insert(row.key.clone()));
         let done = later.first().map(|row| row.id - 1).or(last);
         if first.is_empty() {
-            // Only a full look can tell that none is postponed.
-            let postponed = if from == 0 { Some(postponed(&mut tx).await?) } else { None };
-            tx.commit().await?;
-            self.scan().found(done, postponed);
+            self.end(tx, from, done, false).await?;
             return Ok(Step { taken: 0, more: false, refused: false });
         }
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = first.into_iter().map(|row| (row.id, row.into())).unzip();
-        let confirming = publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT);
+        let confirming = async { publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT).await };
         // A broker that is short of memory is not waited for: the lock is held.
         let confirmed = timeout(CONFIRM_TIMEOUT, confirming).await;
         let Unplaced { refused, returned } =
@@ -200,10 +205,19 @@ impl Relay {
             tracing::warn!(unheard, refused, "events stay in the outbox: nobody listens, or a queue is full");
         }
         finish(&mut tx, &ids, &kept).await?;
-        tx.commit().await?;
-        self.scan().found(done, (!kept.is_empty()).then_some(true));
+        self.end(tx, from, done, !kept.is_empty()).await?;
         metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
         Ok(Step { taken: ids.len(), more: is_full || !later.is_empty(), refused: !refused.is_empty() })
+    }
+
+    /// Commits a step that read the outbox from the id `from` on, is done with the events up to the id `done`, and perhaps
+    /// postponed some.
+    async fn end(&self, mut tx: Transaction, from: i64, done: Option<i64>, has_postponed: bool) -> sqlx::Result<()> {
+        // Only a full look can tell that none is postponed.
+        let postponed = if from == 0 { Some(postponed(&mut tx).await?) } else { has_postponed.then_some(true) };
+        tx.commit().await?;
+        self.scan().found(done, postponed);
+        Ok(())
     }
 
     fn scan(&self) -> MutexGuard<'_, Scan> {

@@ -1,4 +1,4 @@
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
@@ -7,7 +7,8 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus, PublisherConfirm};
 
-use crate::{Outgoing, Trace, session};
+use crate::session::{answered, unless_blocked};
+use crate::{Outgoing, Trace};
 
 /// How long the broker may take to confirm what was published. Beyond it the session is torn down and begun again,
 /// so that a broker which accepts and never answers is no reason to wait for ever.
@@ -76,10 +77,10 @@ impl<'c> Publisher<'c> {
         Ok(())
     }
 
-    /// Hands messages to the broker, in order.
+    /// Hands messages to the broker, in order. One that is short of memory or disk is waited for.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// When the connection is broken, or takes nothing for 30 s.
     pub async fn publish<'a>(
         &self,
         messages: impl IntoIterator<Item = &'a Outgoing>,
@@ -99,8 +100,8 @@ impl<'c> Publisher<'c> {
 
     pub(crate) async fn send_all(&self, frames: Vec<Frame<'_>>) -> Result<Confirms, PublishError> {
         let sending = all(frames.into_iter().map(|frame| self.send(frame)).collect());
-        let sent = tokio::time::timeout(CONFIRM_TIMEOUT, sending).await;
-        let pending = sent.map_err(|_elapsed| PublishError::Unconfirmed(CONFIRM_TIMEOUT))??;
+        let sent = unless_blocked(self.connection.status(), CONFIRM_TIMEOUT, sending).await;
+        let pending = sent.ok_or(PublishError::Unconfirmed(CONFIRM_TIMEOUT))??;
         Ok(Confirms { pending, connection: self.connection.status().clone() })
     }
 
@@ -130,28 +131,21 @@ impl<'c> Publisher<'c> {
 }
 
 async fn open(connection: &Connection) -> anyhow::Result<Channel> {
-    let channel = session::answered(connection.create_channel()).await?;
-    session::answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    let channel = answered(connection, connection.create_channel()).await?;
+    answered(connection, channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }
 
 impl Confirms {
     /// Waits until the broker has answered for all messages, and tells which of them it has not placed.
     ///
-    /// A broker that says that it is short of memory or disk is waited for beyond `limit`: on another connection it would
-    /// take nothing either.
+    /// A broker that says that it is short of memory or disk is waited for beyond `limit`, for as long as it says so.
     ///
     /// # Errors
     /// When the connection breaks, or the broker is silent for longer than `limit`.
     pub async fn wait(self, limit: Duration) -> Result<Unplaced, PublishError> {
-        let mut confirming = pin!(all(self.pending));
-        let confirmations = loop {
-            match tokio::time::timeout(limit, confirming.as_mut()).await {
-                Ok(confirmed) => break confirmed?,
-                Err(_elapsed) if self.connection.blocked() && self.connection.connected() => (),
-                Err(_elapsed) => return Err(PublishError::Unconfirmed(limit)),
-            }
-        };
+        let confirmed = unless_blocked(&self.connection, limit, all(self.pending)).await;
+        let confirmations = confirmed.ok_or(PublishError::Unconfirmed(limit))??;
         let refused = confirmations.iter().enumerate().filter(|(_, confirmation)| !confirmation.is_ack());
         let refused = refused.map(|(at, _)| at).collect();
         let returned = confirmations.into_iter().filter_map(Confirmation::take_message);

@@ -1,5 +1,6 @@
 //! The life of a connection: connect, declare, work; on any error pause and do all of it again.
 
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,10 @@ const MAX_WAITS: u32 = 3;
 
 /// How long a broker may take to answer one request; declaring a quorum queue takes it longest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a session may go on once the service is to stop, whatever it waits for. Less than a service has to drain, and
+/// more than its work takes, which is bounded by itself.
+const STOP_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// How long a broker may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -81,6 +86,7 @@ impl Broker {
     pub fn check(&self) -> Result<(), String> {
         match &*self.session.borrow() {
             Ok(status) if status.blocked() => Err("blocked by the broker, which is short of memory or disk".into()),
+            Ok(status) if !status.connected() => Err("the connection is lost".into()),
             Ok(_) => Ok(()),
             Err(reason) => Err(reason.clone()),
         }
@@ -132,7 +138,7 @@ impl Broker {
                 Some(Ok(connected)) => {
                     (connecting, waits) = (None, 0);
                     match connected {
-                        Ok(connection) => self.work_on(connection, work).await,
+                        Ok(connection) => self.work_on(connection, work, shutdown).await,
                         Err(error) => Err(error.into()),
                     }
                 }
@@ -154,8 +160,21 @@ impl Broker {
         drop(self.session.send_replace(Err("shut down".into())));
     }
 
-    async fn work_on(&self, connection: Connection, work: &impl Work) -> anyhow::Result<()> {
-        let ended = work.session(&connection).await;
+    async fn work_on(
+        &self,
+        connection: Connection,
+        work: &impl Work,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(STOP_TIMEOUT).await;
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = work.session(&connection) => ended,
+            () = overdue => Err(anyhow::anyhow!("the session did not end within {} s", STOP_TIMEOUT.as_secs())),
+        };
         const SUCCESS: u16 = 200;
         // A connection that failed is closed already, and its error is the one to tell.
         tokio::time::timeout(CLOSE_TIMEOUT, connection.close(SUCCESS, "bye".into())).await.ok();
@@ -185,9 +204,31 @@ pub async fn both(
 }
 
 /// Waits for the broker's answer to a request, but not for ever: a quorum queue that has lost its leader gives none.
-pub(crate) async fn answered<T>(request: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
-    Ok(answer.map_err(|_| anyhow::anyhow!("the broker did not answer within {} s", ANSWER_TIMEOUT.as_secs()))??)
+pub(crate) async fn answered<T>(
+    connection: &Connection,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> anyhow::Result<T> {
+    let answer = unless_blocked(connection.status(), ANSWER_TIMEOUT, request).await;
+    Ok(answer.with_context(|| format!("the broker did not answer within {} s", ANSWER_TIMEOUT.as_secs()))??)
+}
+
+/// Waits at most `limit` for the broker, and `None` is beyond it.
+///
+/// A broker that says that it is short of memory or disk reads nothing from this connection, and lapin writes nothing to it.
+/// It is waited for as long as it says so: on another connection it would take nothing either.
+pub(crate) async fn unless_blocked<T>(
+    connection: &ConnectionStatus,
+    limit: Duration,
+    waiting: impl Future<Output = T>,
+) -> Option<T> {
+    let mut waiting = pin!(waiting);
+    loop {
+        match tokio::time::timeout(limit, waiting.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_elapsed) if connection.blocked() && connection.connected() => (),
+            Err(_elapsed) => return None,
+        }
+    }
 }
 
 /// Short, because a message that ends each session it is in stops its queue until the broker dead-letters it at the

@@ -42,9 +42,9 @@ pub struct WorkQueue {
 pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[WorkQueue]) -> anyhow::Result<()> {
     let own: BTreeSet<&str> = exchanges.iter().copied().collect();
     let sources: BTreeSet<&str> = queues.iter().map(|queue| queue.exchange).collect();
-    let channel = answered(connection.create_channel()).await?;
+    let channel = answered(connection, connection.create_channel()).await?;
     for exchange in &own {
-        declare_exchange(&channel, exchange, ExchangeKind::Topic).await?;
+        declare_exchange(connection, &channel, exchange, ExchangeKind::Topic).await?;
     }
     for exchange in sources.difference(&own) {
         find_exchange(connection, exchange, ExchangeKind::Topic).await?;
@@ -52,20 +52,20 @@ pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[Work
     find_exchange(connection, events::queues::DEAD_LETTERS, ExchangeKind::Direct).await?;
     for queue in queues {
         let (dead, replay) = (events::queues::dead(queue.name), events::queues::replay(queue.name));
-        declare_queue(&channel, &dead, dead_queue_arguments()).await?;
-        bind(&channel, &dead, events::queues::DEAD_LETTERS, queue.name).await?;
-        declare_queue(&channel, queue.name, work_queue_arguments(queue.name)).await?;
+        declare_queue(connection, &channel, &dead, dead_queue_arguments()).await?;
+        bind(connection, &channel, &dead, events::queues::DEAD_LETTERS, queue.name).await?;
+        declare_queue(connection, &channel, queue.name, work_queue_arguments(queue.name)).await?;
         for routing_key in queue.routing_keys {
-            bind(&channel, queue.name, queue.exchange, routing_key).await?;
+            bind(connection, &channel, queue.name, queue.exchange, routing_key).await?;
         }
-        declare_exchange(&channel, &replay, ExchangeKind::Fanout).await?;
-        bind(&channel, queue.name, &replay, "").await?;
+        declare_exchange(connection, &channel, &replay, ExchangeKind::Fanout).await?;
+        bind(connection, &channel, queue.name, &replay, "").await?;
     }
     for exchange in own.into_iter().chain([events::queues::DEAD_LETTERS]) {
-        may_publish(&channel, exchange).await?;
+        may_publish(connection, &channel, exchange).await?;
     }
     const SUCCESS: u16 = 200;
-    answered(channel.close(SUCCESS, "declared".into())).await
+    answered(connection, channel.close(SUCCESS, "declared".into())).await
 }
 
 /// How often a running service repeats its declarations.
@@ -91,25 +91,32 @@ pub async fn keep(
     Ok(())
 }
 
-async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
+async fn declare_exchange(
+    connection: &Connection,
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+) -> anyhow::Result<()> {
     let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
     let declaring = channel.exchange_declare(name.into(), kind, durable, FieldTable::default());
-    answered(declaring).await.with_context(|| format!("cannot declare the exchange {name}"))
+    answered(connection, declaring).await.with_context(|| format!("cannot declare the exchange {name}"))
 }
 
 /// Makes sure that an exchange is there. To look needs no permission.
 async fn find_exchange(connection: &Connection, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
     let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
     // What is missing costs the channel on which it is looked for.
-    let channel = answered(connection.create_channel()).await?;
-    match answered(channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default())).await {
+    let channel = answered(connection, connection.create_channel()).await?;
+    match answered(connection, channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()))
+        .await
+    {
         Ok(()) => {
             const SUCCESS: u16 = 200;
-            answered(channel.close(SUCCESS, "found".into())).await
+            answered(connection, channel.close(SUCCESS, "found".into())).await
         }
         Err(error) if is_missing(&error) => {
-            let channel = answered(connection.create_channel()).await?;
-            declare_exchange(&channel, name, kind).await.context("an exchange is missing")
+            let channel = answered(connection, connection.create_channel()).await?;
+            declare_exchange(connection, &channel, name, kind).await.context("an exchange is missing")
         }
         found => found.with_context(|| format!("cannot look for the exchange {name}")),
     }
@@ -123,24 +130,37 @@ fn is_missing(error: &anyhow::Error) -> bool {
 /// Makes sure that this login may publish to an exchange: it takes away a binding to it that was never there, for which
 /// the broker asks for the same permission. To be refused with the first answer would be too late: its delivery would
 /// come back until it counts as poison.
-async fn may_publish(channel: &Channel, exchange: &str) -> anyhow::Result<()> {
+async fn may_publish(connection: &Connection, channel: &Channel, exchange: &str) -> anyhow::Result<()> {
     const NEVER_BOUND: &str = "may-publish";
     let (source, options) = (events::queues::DEAD_LETTERS.into(), ExchangeUnbindOptions::default());
     let asking = channel.exchange_unbind(exchange.into(), source, NEVER_BOUND.into(), options, FieldTable::default());
-    answered(asking).await.with_context(|| format!("cannot publish to the exchange {exchange}"))
+    answered(connection, asking).await.with_context(|| format!("cannot publish to the exchange {exchange}"))
 }
 
-async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> anyhow::Result<()> {
+async fn declare_queue(
+    connection: &Connection,
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> anyhow::Result<()> {
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     let declaring = channel.queue_declare(name.into(), durable, arguments);
-    answered(declaring).await.with_context(|| format!("cannot declare the queue {name}"))?;
+    answered(connection, declaring).await.with_context(|| format!("cannot declare the queue {name}"))?;
     Ok(())
 }
 
-async fn bind(channel: &Channel, queue: &str, exchange: &str, routing_key: &str) -> anyhow::Result<()> {
+async fn bind(
+    connection: &Connection,
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    routing_key: &str,
+) -> anyhow::Result<()> {
     let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
     let binding = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, arguments);
-    answered(binding).await.with_context(|| format!("cannot bind the queue {queue} to the exchange {exchange}"))
+    answered(connection, binding)
+        .await
+        .with_context(|| format!("cannot bind the queue {queue} to the exchange {exchange}"))
 }
 
 /// At-least-once dead-lettering, so that the move to the dead-letter queue cannot lose the message either; RabbitMQ

@@ -1,7 +1,6 @@
 //! What strangers on the same broker or database do must not cost good orders.
 
-use dev::rabbitmq::{self, RabbitMq};
-use dev::testing::{Folder, Vhost};
+use dev::testing::Vhost;
 use events::queues;
 use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
@@ -9,7 +8,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use messaging::Fault;
 
 use crate::client::Client;
-use crate::world::{Instance, World, eventually};
+use crate::world::{World, eventually};
 
 /// A header of almost a frame: with a reason beside it, it would be more than one.
 #[tokio::test]
@@ -168,31 +167,4 @@ async fn a_transaction_that_idled_too_long_is_the_servers_fault() {
     .await;
     let error = sqlx::query("select 1").execute(&mut *tx).await.unwrap_err();
     assert!(matches!(Fault::from(error), Fault::Server(_)));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_tells_of_a_broker_that_takes_nothing() {
-    let folder = Folder::create("alarm").unwrap();
-    let broker = RabbitMq::start(&folder.path().join("rabbitmq"), rabbitmq::Options::TEST).unwrap();
-    let watermark = |of_memory: &str| {
-        let command = format!("{} set_vm_memory_high_watermark {of_memory}", broker.rabbitmqctl());
-        assert!(std::process::Command::new("sh").args(["-c", &command]).output().unwrap().status.success());
-    };
-    let world = World::new().await;
-    let client = Client::connect(&broker.url()).await;
-    Instance::start(world.database.url(), &broker.url(), &[]).await.stop().await;
-    client.create("A", &[]).await;
-
-    // The broker tells of its alarm to those who publish: there is an order to be answered.
-    watermark("0.00001");
-    let instance = Instance::start_unready(world.database.url(), &broker.url(), &[]).await;
-    eventually("health tells why", async || {
-        let health = reqwest::get(format!("{}/health", instance.url)).await.unwrap().text().await.unwrap();
-        health.contains("blocked by the broker")
-    })
-    .await;
-    assert!(!instance.is_ready().await);
-    watermark("0.4");
-    assert_eq!(client.answer().await["order_id"], "A");
-    eventually("it is ready again", async || instance.is_ready().await).await;
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use ms_users::signing::{Seal, rotate};
 use serde_json::Value;
@@ -44,6 +45,27 @@ async fn a_key_takes_over_and_the_old_one_counts_until_its_tokens_have_ended() {
     let_time_pass(&world, "18 minutes").await;
     eventually("the old key is gone", async || kids(&api.published().await) == BTreeSet::from([new.clone()])).await;
     eventually("the old tokens count no more", async || !api.counts(&old.access).await).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_starts_waits_for_a_database_that_is_busy() {
+    let world = World::new().await;
+    let mut tx = world.pool.begin().await.unwrap();
+    sqlx::query("lock table signing_keys in access exclusive mode").execute(&mut *tx).await.unwrap();
+    let releasing = async {
+        let waiting = "select extract(epoch from query_start)::text from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        let tries = Mutex::new(BTreeSet::new());
+        eventually("it tries again", async || {
+            let now: Vec<String> = sqlx::query_scalar(waiting).fetch_all(&world.pool).await.unwrap();
+            let mut tries = tries.lock().unwrap();
+            tries.extend(now);
+            tries.len() >= 3
+        })
+        .await;
+        tx.rollback().await.unwrap();
+    };
+    tokio::join!(Instance::start(world.database.url(), &["--database-lock-timeout-seconds", "1"]), releasing);
 }
 
 #[tokio::test]

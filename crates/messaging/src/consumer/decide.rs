@@ -17,7 +17,8 @@ use crate::topology::DELIVERY_LIMIT;
 ///
 /// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
 ///   It is wanted while the channel that delivered it `is_open`, and the session is not `ending`.
-/// - A batch that runs out of time is halved, because a slow server may bear a smaller one.
+/// - A batch that runs out of time is halved, because a slow server may bear a smaller one. If its half does so too, messages
+///   are tried one by one: where all statements hang, that is soon found out.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
 ///
 /// No try is dropped before its time is up: a transaction that has begun ends by itself.
@@ -48,9 +49,13 @@ pub async fn decide<H: Handler>(
             }
             Err(fault @ (Fault::Sticky(_) | Fault::TimedOut(_))) if part.len() > 1 => {
                 let messages = part.len();
-                tracing::warn!(queue, batch.len = messages, error = %fault, "a batch fails; halving it");
+                tracing::warn!(queue, batch.len = messages, error = %fault, "a batch fails; dividing it");
                 anyhow::ensure!(wanted(), "the batch is no longer wanted");
-                undecided.extend(halves(range).into_iter().rev());
+                if matches!(fault, Fault::TimedOut(_)) && messages < batch.len() {
+                    undecided.extend(range.rev().map(|at| at..at + 1));
+                } else {
+                    undecided.extend(halves(range).into_iter().rev());
+                }
             }
             Err(Fault::Sticky(error)) if tries == 0 => {
                 verdicts.push(Verdict::Dead(format!("cannot be handled: {error:#}")));
@@ -184,6 +189,29 @@ mod tests {
     async fn a_server_that_is_away_costs_no_message() {
         let handler = Picky { server_is_back_after: Mutex::new(3), panics: false };
         assert_eq!(decided(handler, &["a", "b"]).await, [true, true]);
+    }
+
+    /// A server of which every statement hangs, and what was tried.
+    struct Hanging(Mutex<Vec<usize>>);
+
+    impl Handler for Hanging {
+        async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+            self.0.lock().unwrap().push(batch.len());
+            std::future::pending().await
+        }
+
+        async fn ready(&self) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_goes_back_after_three_tries_where_every_statement_hangs() {
+        let handler = Hanging(Mutex::default());
+        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
+        let decided = decide(&handler, "q", &batch(&["a"; 8]), limits, || true, &CancellationToken::new()).await;
+        assert!(decided.unwrap_err().to_string().contains("goes back"));
+        assert_eq!(*handler.0.lock().unwrap(), [8, 4, 1]);
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 
 use super::{REASON_HEADER, lasting, own_headers};
+use crate::Publisher;
 use crate::publisher::{CONFIRM_TIMEOUT, Frame, message_id};
-use crate::{Publisher, session};
+use crate::session::answered;
 
 /// A message in a dead-letter queue.
 #[derive(Debug)]
@@ -36,11 +37,11 @@ impl<'c> Shelf<'c> {
     /// # Errors
     /// When the connection breaks, the queue does not exist, or a letter cannot be read.
     pub async fn open(connection: &'c Connection, queue: &'static str, limit: usize) -> anyhow::Result<Self> {
-        let channel = session::answered(connection.create_channel()).await?;
+        let channel = answered(connection, connection.create_channel()).await?;
         let dead = events::queues::dead(queue);
         let mut letters = Vec::new();
         while letters.len() < limit {
-            let getting = session::answered(channel.basic_get(dead.as_str().into(), BasicGetOptions::default()));
+            let getting = answered(connection, channel.basic_get(dead.as_str().into(), BasicGetOptions::default()));
             let got = getting.await.with_context(|| {
                 let number = letters.len() + 1;
                 format!("letter {number} of {dead} cannot be read; the management UI can take it away (Get messages)")
@@ -101,7 +102,7 @@ impl<'c> Shelf<'c> {
     /// When the connection breaks.
     pub async fn close(self) -> anyhow::Result<()> {
         const SUCCESS: u16 = 200;
-        session::answered(self.channel.close(SUCCESS, "bye".into())).await
+        answered(self.connection, self.channel.close(SUCCESS, "bye".into())).await
     }
 
     async fn remove(&self, letter: &DeadLetter) -> lapin::Result<()> {

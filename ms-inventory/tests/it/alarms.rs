@@ -1,0 +1,154 @@
+//! A broker that is short of memory takes nothing from those who publish. It is waited for, and nothing is begun anew.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use dev::proxy::Proxy;
+use dev::rabbitmq::{self, RabbitMq};
+use dev::testing::Folder;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::Client;
+use crate::world::{Instance, World, eventually};
+
+/// A broker of its own, because an alarm is everybody's.
+struct Broker {
+    rabbitmq: RabbitMq,
+    _folder: Folder,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let folder = Folder::create("alarm").unwrap();
+        let rabbitmq = RabbitMq::start(&folder.path().join("rabbitmq"), rabbitmq::Options::TEST).unwrap();
+        Self { rabbitmq, _folder: folder }
+    }
+
+    fn url(&self) -> String {
+        self.rabbitmq.url()
+    }
+
+    /// It tells of its alarm to those who publish.
+    fn raise_alarm(&self) {
+        self.set_watermark("0.00001");
+    }
+
+    fn clear_alarm(&self) {
+        self.set_watermark("0.4");
+    }
+
+    fn set_watermark(&self, of_memory: &str) {
+        let command = format!("{} set_vm_memory_high_watermark {of_memory}", self.rabbitmq.rabbitmqctl());
+        assert!(Command::new("sh").args(["-c", &command]).output().unwrap().status.success());
+    }
+}
+
+async fn is_blocked(instance: &Instance) -> bool {
+    let health = reqwest::get(format!("{}/health", instance.url)).await.unwrap().text().await.unwrap();
+    health.contains("blocked by the broker")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_tells_of_a_broker_that_takes_nothing() {
+    let (world, broker) = (World::new().await, Broker::start());
+    let client = Client::connect(&broker.url()).await;
+    Instance::start(world.database.url(), &broker.url(), &[]).await.stop().await;
+    client.create("A", &[]).await;
+    broker.raise_alarm();
+    let instance = Instance::start_unready(world.database.url(), &broker.url(), &[]).await;
+    eventually("health tells why", async || is_blocked(&instance).await).await;
+    assert!(!instance.is_ready().await);
+    broker.clear_alarm();
+    assert_eq!(client.answer().await["order_id"], "A");
+    eventually("it is ready again", async || instance.is_ready().await).await;
+    instance.stop().await;
+}
+
+/// An instance with answers and events on their way when the alarm came, and more of both behind them.
+struct Blocked {
+    world: World,
+    broker: Broker,
+    client: Client,
+    proxy: Proxy,
+    instance: Instance,
+    order_ids: Vec<String>,
+}
+
+impl Blocked {
+    const EVENTS: i64 = 20;
+
+    async fn begin(orders: usize) -> Self {
+        let (world, broker) = (World::new().await, Broker::start());
+        let product = world.product(100).await;
+        let client = Client::connect(&broker.url()).await;
+        let proxy = Proxy::start_for(&broker.url()).unwrap();
+        let broker_url = proxy.in_front_of(&broker.url());
+        let instance = Instance::start(world.database.url(), &broker_url, &["--batch-max-messages", "1"]).await;
+        client.create("FIRST", &[(product, 1)]).await;
+        assert_eq!(client.answer().await["order_id"], "FIRST");
+
+        let mut lock = world.pool.begin().await.unwrap();
+        sqlx::query("select from stock for update").execute(&mut *lock).await.unwrap();
+        let order_ids: Vec<String> = (0..orders).map(|n| format!("ORD-{n}")).collect();
+        for id in &order_ids {
+            client.create(id, &[(product, 1)]).await;
+        }
+        broker.raise_alarm();
+        lock.commit().await.unwrap();
+        let insert = "insert into outbox (message_id, exchange, routing_key, event, key, body, mandatory, traceparent)
+                      select gen_random_uuid(), 'inventory', 'test', 'Test', n::text, '{}', false, ''
+                      from generate_series(1, $1) as n";
+        sqlx::query(insert).bind(Self::EVENTS).execute(&world.pool).await.unwrap();
+        eventually("it is blocked", async || is_blocked(&instance).await).await;
+        Self { world, broker, client, proxy, instance, order_ids }
+    }
+
+    async fn events(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from outbox").fetch_one(&self.world.pool).await.unwrap()
+    }
+}
+
+/// Longer than anything else that is asked of a broker may take.
+const LONG: Duration = Duration::from_secs(40);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_ends_no_session_however_long_it_lasts() {
+    // Where there are no orders, the events are the first that the broker does not take.
+    let [answering, publishing] = [Blocked::begin(5).await, Blocked::begin(0).await];
+    futures::join!(wait_out(answering), wait_out(publishing));
+}
+
+async fn wait_out(blocked: Blocked) {
+    let begun = Instant::now();
+    while begun.elapsed() < LONG {
+        let counts = blocked.proxy.counts();
+        assert_eq!((counts.accepted, counts.established), (1, 1), "after {:?}", begun.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(is_blocked(&blocked.instance).await);
+    assert!(blocked.events().await > 0);
+
+    blocked.broker.clear_alarm();
+    for id in &blocked.order_ids {
+        assert_eq!(blocked.client.answer().await["order_id"], *id);
+    }
+    eventually("the events are published", async || blocked.events().await == 0).await;
+    eventually("it is ready again", async || blocked.instance.is_ready().await).await;
+    assert_eq!(blocked.proxy.counts().accepted, 1);
+    blocked.instance.stop().await;
+}
+
+/// What cannot be published stays where it is: orders in their queue, events in the outbox.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_drains_in_time_while_the_broker_takes_nothing() {
+    let Blocked { world, broker, client, proxy: _proxy, instance, order_ids } = Blocked::begin(5).await;
+    timeout(Duration::from_secs(10), instance.stop()).await.expect("it drains");
+    broker.clear_alarm();
+    let instance = Instance::start(world.database.url(), &broker.url(), &[]).await;
+    let mut unanswered: BTreeSet<String> = order_ids.into_iter().collect();
+    while !unanswered.is_empty() {
+        unanswered.remove(client.answer().await["order_id"].as_str().unwrap());
+    }
+    instance.stop().await;
+}
