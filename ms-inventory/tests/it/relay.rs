@@ -13,6 +13,7 @@ use lapin::{Connection, ConnectionProperties, Consumer};
 use messaging::outbox::{Relay, enqueue};
 use messaging::{Outgoing, Progress, Publisher, Trace, topology};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::world::{DEADLINE, World, eventually, order_id};
 
@@ -125,6 +126,35 @@ async fn an_event_nobody_listens_to_is_kept_until_somebody_does_and_holds_up_nob
     for quantity in [1, 2] {
         assert_eq!(next(&mut consumer).await["items"][0]["quantity"], quantity);
     }
+}
+
+/// Under steady load no step finds the outbox empty.
+#[tokio::test]
+async fn the_relay_reads_all_of_the_outbox_only_while_an_event_is_postponed() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let relay = relay(&world);
+    store(&world, &[released("7", 1)]).await;
+    assert_eq!(step(&relay, &publisher).await, 1);
+    assert_eq!(left(&world).await, 1, "nobody listens");
+    let _consumer = listen(&connection, "stock.#").await;
+    eventually("the event is placed", async || {
+        store(&world, &[changed(1)]).await;
+        step(&relay, &publisher).await == 2
+    })
+    .await;
+    // Longer than the ids that were given out meanwhile may take to be committed.
+    sleep(Duration::from_secs(6)).await;
+    sqlx::query(
+        "insert into outbox (id, message_id, exchange, routing_key, event, key, body, mandatory, traceparent)
+         overriding system value values (0, gen_random_uuid(), 'inventory', 'test', 'Test', 'before', '{}', false, '')",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    store(&world, &[changed(2)]).await;
+    assert_eq!(step(&relay, &publisher).await, 1, "it reads on from where it was");
 }
 
 /// Autovacuum often finds an outbox empty, and then thinks that reading all of it is as quick as looking an event up.
