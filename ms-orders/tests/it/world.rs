@@ -6,6 +6,7 @@ use auth::local::LocalIssuer;
 use auth::{Caller, Role};
 use clap::Parser;
 use database::{Bounds, Pool};
+use dev::proxy::Proxy;
 use dev::testing::{Database, Folder, Vhost};
 use events::OrderId;
 use events::inventory::{ProductChanged, ProductDeleted, ProductEvent, StockEvent, StockReserved};
@@ -164,6 +165,7 @@ pub(crate) struct Instance {
     pub(crate) url: String,
     shutdown: CancellationToken,
     ended: JoinHandle<anyhow::Result<()>>,
+    broker: Proxy,
 }
 
 impl Instance {
@@ -177,11 +179,13 @@ impl Instance {
         // Nobody listens on port 9.
         let fixed =
             ["ms-orders", "--port", "0", "--inventory-url", "http://127.0.0.1:9", "--payment-delay-seconds", "3600"];
-        let servers = ["--database-url", database_url, "--amqp-url", amqp_url, "--jwks-url", ISSUER.jwks_url()];
+        let broker = Proxy::start_for(amqp_url).unwrap();
+        let amqp_url = broker.in_front_of(amqp_url);
+        let servers = ["--database-url", database_url, "--amqp-url", &amqp_url, "--jwks-url", ISSUER.jwks_url()];
         let cli = Cli::parse_from(fixed.iter().chain(&servers).chain(args));
         let shutdown = CancellationToken::new();
         let running = ms_orders::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
-        Self { url: format!("http://{}", running.address), shutdown, ended: running.ended }
+        Self { url: format!("http://{}", running.address), shutdown, ended: running.ended, broker }
     }
 
     pub(crate) async fn is_ready(&self) -> bool {
@@ -250,10 +254,12 @@ impl Instance {
         tokio::time::timeout(DEADLINE, self.ended).await.expect("drained in time").unwrap().unwrap();
     }
 
-    /// Ends it wherever it is, as a killed process would.
+    /// Ends it wherever it is, as a killed process would: with its connection to the broker. lapin's own lives on where a
+    /// consumer was just being begun.
     pub(crate) async fn kill(self) {
         self.ended.abort();
         self.ended.await.ok();
+        self.broker.reset_all();
     }
 }
 
