@@ -1,5 +1,5 @@
 //! Each scenario of orders in small, on real servers: figures mean nothing here, but each order must be answered, the
-//! doctor must agree, and every row must be there.
+//! doctor must agree, and every row must be there. Two tests with servers of their own, so that they run side by side.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn has_figures(section: &Section, rows: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_scenario_of_orders_comes_to_its_end_and_its_figures() {
+async fn scenarios_of_what_the_engine_decides_come_to_their_end_and_their_figures() {
     let folder = Folder::create("bench").unwrap();
     let ground = Ground::below(folder.path().join("servers")).unwrap();
     let description = ground.description().unwrap();
@@ -35,6 +35,13 @@ async fn every_scenario_of_orders_comes_to_its_end_and_its_figures() {
     has_figures(&rejections::run(&ground, EFFORT).await.unwrap(), 2);
     has_figures(&paid::run(&ground, EFFORT).await.unwrap(), 2);
     has_figures(&instances::run(&ground, EFFORT).await.unwrap(), 2);
+    assert_eq!(ground.voids().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenarios_of_time_and_growth_come_to_their_end_and_their_figures() {
+    let folder = Folder::create("bench").unwrap();
+    let ground = Ground::below(folder.path().join("servers")).unwrap();
     let (section, chart) = latency::run(&ground, EFFORT).await.unwrap();
     has_figures(&section, 1);
     assert!(chart.draw().unwrap().contains("echo p99"));
