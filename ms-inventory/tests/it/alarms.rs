@@ -45,8 +45,7 @@ impl Broker {
 }
 
 async fn is_blocked(instance: &Instance) -> bool {
-    let health = reqwest::get(format!("{}/health", instance.url)).await.unwrap().text().await.unwrap();
-    health.contains("blocked by the broker")
+    instance.health().await.to_string().contains("blocked by the broker")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,10 +102,11 @@ impl Blocked {
         eventually("it is blocked", async || is_blocked(&instance).await).await;
         Self { world, broker, client, proxy, instance, order_ids }
     }
+}
 
-    async fn events(&self) -> i64 {
-        sqlx::query_scalar("select count(*) from outbox").fetch_one(&self.world.pool).await.unwrap()
-    }
+/// How many events are in the outbox.
+async fn events(world: &World) -> i64 {
+    sqlx::query_scalar("select count(*) from outbox").fetch_one(&world.pool).await.unwrap()
 }
 
 /// Longer than anything else that is asked of a broker may take.
@@ -127,11 +127,11 @@ async fn wait_out(blocked: Blocked) {
         sleep(Duration::from_millis(100)).await;
     }
     assert!(is_blocked(&blocked.instance).await);
-    assert!(blocked.events().await > 0);
+    assert!(events(&blocked.world).await > 0);
 
     blocked.broker.clear_alarm();
     all_are_answered(&blocked.client, blocked.order_ids.clone()).await;
-    eventually("the events are published", async || blocked.events().await == 0).await;
+    eventually("the events are published", async || events(&blocked.world).await == 0).await;
     eventually("it is ready again", async || blocked.instance.is_ready().await).await;
     assert_eq!(blocked.proxy.counts().accepted, 1);
     blocked.instance.stop().await;
@@ -142,9 +142,11 @@ async fn wait_out(blocked: Blocked) {
 async fn an_instance_drains_in_time_while_the_broker_takes_nothing() {
     let Blocked { world, broker, client, proxy: _proxy, instance, order_ids } = Blocked::begin(5).await;
     timeout(Duration::from_secs(10), instance.stop()).await.expect("it drains");
+    assert!(events(&world).await > 0);
     broker.clear_alarm();
     let instance = Instance::start(world.database.url(), &broker.url(), &[]).await;
     all_are_answered(&client, order_ids).await;
+    eventually("the events are published", async || events(&world).await == 0).await;
     instance.stop().await;
 }
 

@@ -61,11 +61,6 @@ impl Network {
     }
 }
 
-/// The part `host:port` of a URL.
-async fn health(instance: &Instance) -> Value {
-    reqwest::get(format!("{}/health", instance.url)).await.unwrap().json().await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_order_is_answered_without_its_hold_while_connections_are_reset() {
     const ORDERS: usize = 3_000;
@@ -291,12 +286,12 @@ async fn health_tells_of_answers_that_nobody_gets() {
     let network = Network::new().await;
     let product = network.world.product(100).await;
     let instance = network.start(&[]).await;
-    let up = health(&instance).await["dependencies"]["delivery"]["status"].clone();
+    let up = instance.health().await["dependencies"]["delivery"]["status"].clone();
     assert_eq!(up, "up");
     network.client.stop_listening().await;
     network.client.create("UNHEARD", &[(product, 1)]).await;
     eventually("it tells", async || {
-        let reason = health(&instance).await["dependencies"]["delivery"]["reason"].clone();
+        let reason = instance.health().await["dependencies"]["delivery"]["reason"].clone();
         reason == "no queue of the exchange inventory is bound for stock.reserved"
     })
     .await;

@@ -9,7 +9,7 @@ use events::queues;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use messaging::{Outgoing, PublishError, Publisher, Trace, topology};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::client::Client;
@@ -49,8 +49,7 @@ impl Full {
         assert_eq!(self.client.depth(&dead).await, self.depth);
         self.vhost.management().unlimit_queue(self.vhost.name(), &dead).unwrap();
         eventually("it is dead-lettered", async || {
-            let health = reqwest::get(format!("{}/health", self.instance.url)).await.unwrap();
-            let health: Value = health.json().await.unwrap();
+            let health = self.instance.health().await;
             assert_eq!(health["dependencies"]["rabbitmq"]["status"], "up", "{health}");
             self.client.depth(&dead).await == self.depth + 1
         })

@@ -12,6 +12,7 @@ use ms_inventory::config::Config;
 use ms_inventory::hold::Reserver;
 use ms_inventory::stock::Level;
 use ms_inventory::{MIGRATIONS, doctor};
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -139,6 +140,10 @@ impl Instance {
     pub(crate) async fn is_ready(&self) -> bool {
         let answer = reqwest::get(format!("{}/health/ready", self.url)).await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub(crate) async fn health(&self) -> Value {
+        reqwest::get(format!("{}/health", self.url)).await.unwrap().json().await.unwrap()
     }
 
     /// Stops it in order.
