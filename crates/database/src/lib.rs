@@ -19,7 +19,7 @@ pub use bounds::Bounds;
 pub use connection::{Connection, Transaction};
 pub use migrations::is_passing;
 pub use pool::Pool;
-pub use work::{DELETED_AT_ONCE, WORK_TIMEOUT, bounded, repeat};
+pub use work::{DELETED_AT_ONCE, WORK_TIMEOUT, bounded, repeat, stopped_within};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};

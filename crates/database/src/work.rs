@@ -21,10 +21,14 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// `None` when it takes longer. It is dropped then: its transaction is rolled back, or its connection closed, and if it was
 /// just committing, it is unknown whether that took effect.
 pub async fn bounded<T>(limit: Duration, stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    timeout(limit, stopped_within(STOP_TIMEOUT, stop, work)).await.ok().flatten()
+}
+
+/// Does work, for at most `limit` once `stop` is cancelled. `None` when it takes longer; it is dropped then.
+pub async fn stopped_within<T>(limit: Duration, stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     let deadline = async {
-        if timeout(limit, stop.cancelled()).await.is_ok() {
-            sleep(STOP_TIMEOUT).await;
-        }
+        stop.cancelled().await;
+        sleep(limit).await;
     };
     tokio::select! {
         biased;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::session::is_blocked;
 use crate::{Outgoing, Progress, Publisher, Unplaced};
 
 /// The most events in one step.
@@ -119,7 +120,7 @@ impl Relay {
         loop {
             let last_look = stop.is_cancelled();
             // A broker short of memory or disk takes nothing, and a step would hold its lock for as long.
-            if connection.status().blocked() {
+            if is_blocked(connection.status()) {
                 if last_look {
                     return Ok(());
                 }
@@ -147,7 +148,7 @@ impl Relay {
                     tracing::warn!(%error, "the outbox cannot be read");
                     failing = Some(unit);
                 }
-                Some(Err(StepError::Broker(error))) if !connection.status().blocked() => return Err(error.into()),
+                Some(Err(StepError::Broker(error))) if !is_blocked(connection.status()) => return Err(error.into()),
                 Some(Err(StepError::Broker(_))) | None => {
                     tracing::warn!("a step of the outbox timed out");
                     // What it has published may be confirmed or returned yet, and would be taken for what the next one has.

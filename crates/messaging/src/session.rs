@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use database::stopped_within;
 use futures::future::BoxFuture;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
@@ -85,7 +86,7 @@ impl Broker {
     /// Why not.
     pub fn check(&self) -> Result<(), String> {
         match &*self.session.borrow() {
-            Ok(status) if status.blocked() => Err("blocked by the broker, which is short of memory or disk".into()),
+            Ok(status) if is_blocked(status) => Err("blocked by the broker, which is short of memory or disk".into()),
             Ok(status) if !status.connected() => Err("the connection is lost".into()),
             Ok(_) => Ok(()),
             Err(reason) => Err(reason.clone()),
@@ -166,15 +167,9 @@ impl Broker {
         work: &impl Work,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let overdue = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(STOP_TIMEOUT).await;
-        };
-        let ended = tokio::select! {
-            biased;
-            ended = work.session(&connection) => ended,
-            () = overdue => Err(anyhow::anyhow!("the session did not end within {} s", STOP_TIMEOUT.as_secs())),
-        };
+        let ended = stopped_within(STOP_TIMEOUT, shutdown, work.session(&connection)).await;
+        let ended =
+            ended.with_context(|| format!("the session did not end within {} s", STOP_TIMEOUT.as_secs())).flatten();
         const SUCCESS: u16 = 200;
         // A connection that failed is closed already, and its error is the one to tell.
         tokio::time::timeout(CLOSE_TIMEOUT, connection.close(SUCCESS, "bye".into())).await.ok();
@@ -212,10 +207,15 @@ pub(crate) async fn answered<T>(
     Ok(answer.with_context(|| format!("the broker did not answer within {} s", ANSWER_TIMEOUT.as_secs()))??)
 }
 
+/// Whether the broker says on a connection that it is short of memory or disk. It reads nothing from it then, and lapin writes
+/// nothing to it.
+pub(crate) fn is_blocked(connection: &ConnectionStatus) -> bool {
+    connection.blocked() && connection.connected()
+}
+
 /// Waits at most `limit` for the broker, and `None` is beyond it.
 ///
-/// A broker that says that it is short of memory or disk reads nothing from this connection, and lapin writes nothing to it.
-/// It is waited for as long as it says so: on another connection it would take nothing either.
+/// While it [blocks](is_blocked) the connection, it is waited for: on another one it would take nothing either.
 pub(crate) async fn unless_blocked<T>(
     connection: &ConnectionStatus,
     limit: Duration,
@@ -225,7 +225,7 @@ pub(crate) async fn unless_blocked<T>(
     loop {
         match tokio::time::timeout(limit, waiting.as_mut()).await {
             Ok(done) => return Some(done),
-            Err(_elapsed) if connection.blocked() && connection.connected() => (),
+            Err(_elapsed) if is_blocked(connection) => (),
             Err(_elapsed) => return None,
         }
     }

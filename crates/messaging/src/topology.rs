@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use tokio_util::sync::CancellationToken;
 
-use crate::session::answered;
+use crate::session::{answered, is_blocked};
 
 /// How often a message may come back because a consumer's connection died before it is dead-lettered by the broker.
 /// It is RabbitMQ 4's own default, and stops a message that kills the process.
@@ -42,9 +42,9 @@ pub struct WorkQueue {
 pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[WorkQueue]) -> anyhow::Result<()> {
     let own: BTreeSet<&str> = exchanges.iter().copied().collect();
     let sources: BTreeSet<&str> = queues.iter().map(|queue| queue.exchange).collect();
-    let channel = answered(connection, connection.create_channel()).await?;
+    let declaring = Declaring::open(connection).await?;
     for exchange in &own {
-        declare_exchange(connection, &channel, exchange, ExchangeKind::Topic).await?;
+        declaring.exchange(exchange, ExchangeKind::Topic).await?;
     }
     for exchange in sources.difference(&own) {
         find_exchange(connection, exchange, ExchangeKind::Topic).await?;
@@ -52,20 +52,19 @@ pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[Work
     find_exchange(connection, events::queues::DEAD_LETTERS, ExchangeKind::Direct).await?;
     for queue in queues {
         let (dead, replay) = (events::queues::dead(queue.name), events::queues::replay(queue.name));
-        declare_queue(connection, &channel, &dead, dead_queue_arguments()).await?;
-        bind(connection, &channel, &dead, events::queues::DEAD_LETTERS, queue.name).await?;
-        declare_queue(connection, &channel, queue.name, work_queue_arguments(queue.name)).await?;
+        declaring.queue(&dead, dead_queue_arguments()).await?;
+        declaring.bind(&dead, events::queues::DEAD_LETTERS, queue.name).await?;
+        declaring.queue(queue.name, work_queue_arguments(queue.name)).await?;
         for routing_key in queue.routing_keys {
-            bind(connection, &channel, queue.name, queue.exchange, routing_key).await?;
+            declaring.bind(queue.name, queue.exchange, routing_key).await?;
         }
-        declare_exchange(connection, &channel, &replay, ExchangeKind::Fanout).await?;
-        bind(connection, &channel, queue.name, &replay, "").await?;
+        declaring.exchange(&replay, ExchangeKind::Fanout).await?;
+        declaring.bind(queue.name, &replay, "").await?;
     }
     for exchange in own.into_iter().chain([events::queues::DEAD_LETTERS]) {
-        may_publish(connection, &channel, exchange).await?;
+        declaring.may_publish(exchange).await?;
     }
-    const SUCCESS: u16 = 200;
-    answered(connection, channel.close(SUCCESS, "declared".into())).await
+    declaring.close().await
 }
 
 /// How often a running service repeats its declarations.
@@ -84,39 +83,23 @@ pub async fn keep(
 ) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
         // A broker short of memory or disk answers nobody who has published.
-        if !connection.status().blocked() {
+        if !is_blocked(connection.status()) {
             declare(connection, exchanges, queues).await?;
         }
     }
     Ok(())
 }
 
-async fn declare_exchange(
-    connection: &Connection,
-    channel: &Channel,
-    name: &str,
-    kind: ExchangeKind,
-) -> anyhow::Result<()> {
-    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    let declaring = channel.exchange_declare(name.into(), kind, durable, FieldTable::default());
-    answered(connection, declaring).await.with_context(|| format!("cannot declare the exchange {name}"))
-}
-
 /// Makes sure that an exchange is there. To look needs no permission.
 async fn find_exchange(connection: &Connection, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
-    let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
     // What is missing costs the channel on which it is looked for.
-    let channel = answered(connection, connection.create_channel()).await?;
-    match answered(connection, channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()))
-        .await
-    {
-        Ok(()) => {
-            const SUCCESS: u16 = 200;
-            answered(connection, channel.close(SUCCESS, "found".into())).await
-        }
+    let looking = Declaring::open(connection).await?;
+    let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
+    let found = looking.channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default());
+    match answered(connection, found).await {
+        Ok(()) => looking.close().await,
         Err(error) if is_missing(&error) => {
-            let channel = answered(connection, connection.create_channel()).await?;
-            declare_exchange(connection, &channel, name, kind).await.context("an exchange is missing")
+            Declaring::open(connection).await?.exchange(name, kind).await.context("an exchange is missing")
         }
         found => found.with_context(|| format!("cannot look for the exchange {name}")),
     }
@@ -127,40 +110,52 @@ fn is_missing(error: &anyhow::Error) -> bool {
     matches!(kind, Some(ErrorKind::ProtocolError(error)) if *error.kind() == AMQPSoftError::NOTFOUND.into())
 }
 
-/// Makes sure that this login may publish to an exchange: it takes away a binding to it that was never there, for which
-/// the broker asks for the same permission. To be refused with the first answer would be too late: its delivery would
-/// come back until it counts as poison.
-async fn may_publish(connection: &Connection, channel: &Channel, exchange: &str) -> anyhow::Result<()> {
-    const NEVER_BOUND: &str = "may-publish";
-    let (source, options) = (events::queues::DEAD_LETTERS.into(), ExchangeUnbindOptions::default());
-    let asking = channel.exchange_unbind(exchange.into(), source, NEVER_BOUND.into(), options, FieldTable::default());
-    answered(connection, asking).await.with_context(|| format!("cannot publish to the exchange {exchange}"))
+/// A channel on which things are declared.
+struct Declaring<'c> {
+    connection: &'c Connection,
+    channel: Channel,
 }
 
-async fn declare_queue(
-    connection: &Connection,
-    channel: &Channel,
-    name: &str,
-    arguments: FieldTable,
-) -> anyhow::Result<()> {
-    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    let declaring = channel.queue_declare(name.into(), durable, arguments);
-    answered(connection, declaring).await.with_context(|| format!("cannot declare the queue {name}"))?;
-    Ok(())
-}
+impl<'c> Declaring<'c> {
+    async fn open(connection: &'c Connection) -> anyhow::Result<Self> {
+        Ok(Self { connection, channel: answered(connection, connection.create_channel()).await? })
+    }
 
-async fn bind(
-    connection: &Connection,
-    channel: &Channel,
-    queue: &str,
-    exchange: &str,
-    routing_key: &str,
-) -> anyhow::Result<()> {
-    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-    let binding = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, arguments);
-    answered(connection, binding)
-        .await
-        .with_context(|| format!("cannot bind the queue {queue} to the exchange {exchange}"))
+    async fn close(self) -> anyhow::Result<()> {
+        const SUCCESS: u16 = 200;
+        answered(self.connection, self.channel.close(SUCCESS, "declared".into())).await
+    }
+
+    async fn exchange(&self, name: &str, kind: ExchangeKind) -> anyhow::Result<()> {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let declaring = self.channel.exchange_declare(name.into(), kind, durable, FieldTable::default());
+        answered(self.connection, declaring).await.with_context(|| format!("cannot declare the exchange {name}"))
+    }
+
+    async fn queue(&self, name: &str, arguments: FieldTable) -> anyhow::Result<()> {
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        let declaring = self.channel.queue_declare(name.into(), durable, arguments);
+        answered(self.connection, declaring).await.with_context(|| format!("cannot declare the queue {name}"))?;
+        Ok(())
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, routing_key: &str) -> anyhow::Result<()> {
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        let binding = self.channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, arguments);
+        let bound = answered(self.connection, binding).await;
+        bound.with_context(|| format!("cannot bind the queue {queue} to the exchange {exchange}"))
+    }
+
+    /// Makes sure that this login may publish to an exchange: it takes away a binding to it that was never there, for which
+    /// the broker asks for the same permission. To be refused with the first answer would be too late: its delivery would
+    /// come back until it counts as poison.
+    async fn may_publish(&self, exchange: &str) -> anyhow::Result<()> {
+        const NEVER_BOUND: &str = "may-publish";
+        let (source, options) = (events::queues::DEAD_LETTERS.into(), ExchangeUnbindOptions::default());
+        let asking =
+            self.channel.exchange_unbind(exchange.into(), source, NEVER_BOUND.into(), options, FieldTable::default());
+        answered(self.connection, asking).await.with_context(|| format!("cannot publish to the exchange {exchange}"))
+    }
 }
 
 /// At-least-once dead-lettering, so that the move to the dead-letter queue cannot lose the message either; RabbitMQ
