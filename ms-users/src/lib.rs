@@ -106,7 +106,7 @@ async fn prepare<F: Future<Output = anyhow::Result<()>>>(work: impl Fn() -> F) -
         done.unwrap_or_else(|_elapsed| Err(sqlx::Error::PoolTimedOut.into()))
     };
     let pauses = ExponentialBuilder::default().with_max_delay(MAX_PAUSE).with_jitter().without_max_times();
-    let is_passing = |error: &anyhow::Error| error.chain().filter_map(|cause| cause.downcast_ref()).any(is_passing);
+    let waiting_cures = |error: &anyhow::Error| error.chain().filter_map(|cause| cause.downcast_ref()).any(is_passing);
     let warn = |error: &anyhow::Error, pause: Duration| {
         tracing::warn!(
             error = format!("{error:#}"),
@@ -114,7 +114,7 @@ async fn prepare<F: Future<Output = anyhow::Result<()>>>(work: impl Fn() -> F) -
             "the first accounts and keys have to wait"
         );
     };
-    bounded.retry(pauses).when(is_passing).notify(warn).await
+    bounded.retry(pauses).when(waiting_cures).notify(warn).await
 }
 
 /// The database, as configured.

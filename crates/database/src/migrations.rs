@@ -130,12 +130,12 @@ async fn answer<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, F
 pub fn is_passing(error: &sqlx::Error) -> bool {
     const CONNECTION: &str = "08";
     const READ_ONLY: &str = "25006";
-    const DEADLOCK: &str = "40";
+    const ROLLED_BACK: &str = "40";
     const OUT_OF_RESOURCES: &str = "53";
     const NOT_READY: &str = "55";
     const OPERATOR: &str = "57";
     let passing = |code: &str| {
-        [CONNECTION, READ_ONLY, DEADLOCK, OUT_OF_RESOURCES, NOT_READY, OPERATOR]
+        [CONNECTION, READ_ONLY, ROLLED_BACK, OUT_OF_RESOURCES, NOT_READY, OPERATOR]
             .iter()
             .any(|class| code.starts_with(class))
     };
