@@ -125,19 +125,35 @@ async fn answer<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, F
     answered.map_err(|error| Failure::Passing(error.to_string()))
 }
 
-/// Whether waiting cures an error: the server was away, read-only or busy, or others were in the way. By the SQLSTATE classes
-/// of PostgreSQL's appendix A.
+/// Whether waiting cures an error: the server was away, read-only or busy, or others were in the way.
 pub fn is_passing(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_none_or(|error| error.code().is_some_and(|code| is_passing_state(&code)))
+}
+
+/// By the SQLSTATE classes of PostgreSQL's appendix A.
+fn is_passing_state(sqlstate: &str) -> bool {
     const CONNECTION: &str = "08";
     const READ_ONLY: &str = "25006";
     const ROLLED_BACK: &str = "40";
     const OUT_OF_RESOURCES: &str = "53";
     const NOT_READY: &str = "55";
     const OPERATOR: &str = "57";
-    let passing = |code: &str| {
-        [CONNECTION, READ_ONLY, ROLLED_BACK, OUT_OF_RESOURCES, NOT_READY, OPERATOR]
-            .iter()
-            .any(|class| code.starts_with(class))
-    };
-    error.as_database_error().is_none_or(|error| error.code().is_some_and(|code| passing(&code)))
+    [CONNECTION, READ_ONLY, ROLLED_BACK, OUT_OF_RESOURCES, NOT_READY, OPERATOR]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_passing_state;
+
+    #[test]
+    fn what_a_server_or_others_cause_passes_and_what_a_statement_or_a_login_causes_does_not() {
+        for sqlstate in ["08006", "25006", "40001", "40P01", "53300", "55P03", "57014", "57P01", "57P03"] {
+            assert!(is_passing_state(sqlstate), "{sqlstate}");
+        }
+        for sqlstate in ["22P05", "23505", "25001", "28P01", "3D000", "42501", "42P07", "58030", "XX000"] {
+            assert!(!is_passing_state(sqlstate), "{sqlstate}");
+        }
+    }
 }

@@ -59,3 +59,22 @@ pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_given_up_when_the_limit_after_a_stop_is_over() {
+        const LIMIT: Duration = Duration::from_secs(7);
+        let stop = CancellationToken::new();
+        let endless = || stopped_within(LIMIT, &stop, pending::<()>());
+        assert!(timeout(LIMIT * 100, endless()).await.is_err(), "nobody has said stop");
+        stop.cancel();
+        assert_eq!(timeout(LIMIT * 2, endless()).await, Ok(None));
+        assert_eq!(stopped_within(LIMIT, &stop, sleep(LIMIT / 2)).await, Some(()));
+        assert_eq!(stopped_within(Duration::ZERO, &stop, ready(())).await, Some(()), "what is done is not dropped");
+    }
+}

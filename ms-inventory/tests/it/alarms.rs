@@ -7,6 +7,9 @@ use std::time::Duration;
 use dev::proxy::Proxy;
 use dev::rabbitmq::{self, RabbitMq};
 use dev::testing::Folder;
+use events::queues;
+use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::Client;
@@ -102,6 +105,15 @@ impl Blocked {
         eventually("it is blocked", async || is_blocked(&instance).await).await;
         Self { world, broker, client, proxy, instance, order_ids }
     }
+
+    /// The alarm is not over yet when there is a new connection.
+    async fn begins_anew(self) {
+        eventually("there is a new connection", async || self.proxy.counts().accepted > 1).await;
+        self.broker.clear_alarm();
+        all_are_answered(&self.client, self.order_ids).await;
+        eventually("the events are published", async || events(&self.world).await == 0).await;
+        self.instance.stop().await;
+    }
 }
 
 /// How many events are in the outbox.
@@ -148,6 +160,44 @@ async fn an_instance_drains_in_time_while_the_broker_takes_nothing() {
     all_are_answered(&client, order_ids).await;
     eventually("the events are published", async || events(&world).await == 0).await;
     instance.stop().await;
+}
+
+/// The end of a blocked connection is told by the connection alone: nothing that waits for the broker fails of itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_connection_that_is_lost_is_replaced() {
+    let blocked = Blocked::begin(5).await;
+    blocked.proxy.reset_all();
+    blocked.begins_anew().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_connection_that_is_lost_is_told_as_lost() {
+    let rabbitmq = Broker::start();
+    let proxy = Proxy::start_for(&rabbitmq.url()).unwrap();
+    let broker = messaging::session::Broker::new(&proxy.in_front_of(&rabbitmq.url()), "test").unwrap();
+    let connection = broker.connect().await.unwrap();
+    broker.ready(&connection);
+    let channel = connection.create_channel().await.unwrap();
+    rabbitmq.raise_alarm();
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    channel.basic_publish("".into(), "nobody".into(), options, b"", properties).await.unwrap();
+    let is_told = async |what| eventually(what, async || broker.check().is_err_and(|error| error.contains(what))).await;
+    is_told("blocked").await;
+    proxy.reset_all();
+    is_told("lost").await;
+}
+
+/// What waits for the broker is given up when another part of its session has failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_fails_while_it_is_blocked_is_begun_anew() {
+    // Where there are no orders, the events are what waits, and the consumer of orders has nothing in hand.
+    let [answering, publishing] = [Blocked::begin(5).await, Blocked::begin(0).await];
+    for blocked in [&answering, &publishing] {
+        let connection = Connection::connect(&blocked.broker.url(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.queue_delete(queues::ORDER_SETTLED.into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+    futures::join!(answering.begins_anew(), publishing.begins_anew());
 }
 
 /// In any order: two batches in flight have a channel each.

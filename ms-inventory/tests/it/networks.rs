@@ -6,15 +6,17 @@ use std::time::Duration;
 use dev::proxy::{Direction, Proxy};
 use dev::testing::Vhost;
 use events::queues;
-use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
-use messaging::session::Broker;
+use lapin::{Connection, ExchangeKind};
+use messaging::session::{Broker, Work};
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::world::{Instance, World, eventually};
+use crate::world::{DEADLINE, Instance, World, eventually};
 
 /// The time-outs of an instance that is to notice soon.
 const SHORT: &[&str] = &["--batch-timeout-seconds", "3", "--batch-give-back-seconds", "4"];
@@ -178,6 +180,44 @@ async fn a_heartbeat_of_10_s_is_agreed_on_unless_the_url_has_another() {
         let connection = broker.connect().await.unwrap();
         assert_eq!(connection.configuration().heartbeat(), seconds);
     }
+}
+
+/// Its session may go on for a while, with what it has in hand.
+#[tokio::test]
+async fn a_lost_connection_to_the_broker_is_told_before_its_session_ends() {
+    let vhost = Vhost::create().unwrap();
+    let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
+    let broker = Broker::new(&proxy.in_front_of(vhost.amqp_url()), "test").unwrap();
+    let connection = broker.connect().await.unwrap();
+    broker.ready(&connection);
+    assert_eq!(broker.check(), Ok(()));
+    proxy.reset_all();
+    let lost = Err("the connection is lost".to_owned());
+    eventually("it is told", async || broker.check() == lost).await;
+}
+
+/// Work that waits for ever, whatever it is told.
+struct Endless(Notify);
+
+impl Work for Endless {
+    async fn session(&self, _: &Connection) -> anyhow::Result<()> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_end_after_a_stop_is_ended() {
+    let vhost = Vhost::create().unwrap();
+    let broker = Broker::new(vhost.amqp_url(), "test").unwrap();
+    let (work, stop) = (Endless(Notify::new()), CancellationToken::new());
+    let stopping = async {
+        work.0.notified().await;
+        stop.cancel();
+    };
+    let ended = timeout(DEADLINE, async { futures::join!(broker.run(&stop, &work), stopping) }).await;
+    ended.expect("the session is not waited for");
+    assert_eq!(broker.check(), Err("shut down".to_owned()));
 }
 
 #[tokio::test]
