@@ -63,9 +63,13 @@ fn suites() -> [Suite; 5] {
     ]
 }
 
-/// The longest build and the longest run of the tests of one mutant, in seconds. A changed loop may never end.
+/// The longest build and the longest run of the tests of one mutant, in seconds. The tests of all take less than 10 s. Those
+/// that do not end notice a mutant as well: without its bound on fields, a query goes on for hours.
 const BUILD_SECONDS: u32 = 600;
 const TEST_SECONDS: u32 = 60;
+
+/// cargo-mutants ends with this code where some tests did not end and no mutant survived.
+const TESTS_DID_NOT_END: i32 = 3;
 
 /// Tests the mutants of all rules, or of the files whose path contains `filter`. Fails if a mutant survives.
 pub fn run(filter: Option<&str>) -> Result<ExitCode> {
@@ -128,14 +132,15 @@ impl Suite {
         let log = process.log_path().to_path_buf();
         let status = process.follow(|line| step.now(line))?;
         let read = |list: &str| fs::read_to_string(own.join("mutants.out").join(list)).unwrap_or_default();
-        let survivors = read("missed.txt") + &read("timeout.txt");
+        let survivors = read("missed.txt");
         ensure!(
             survivors.is_empty(),
-            "no test fails, or the tests do not end, after\n{survivors}the changes are in {}",
+            "no test fails after\n{survivors}the changes are in {}",
             own.join("mutants.out/diff").display()
         );
-        ensure!(status.success(), "cargo-mutants: {status}\n{}", log::tail(&log, 60));
-        Ok(read("caught.txt").lines().count())
+        let is_success = status.success() || status.code() == Some(TESTS_DID_NOT_END);
+        ensure!(is_success, "cargo-mutants: {status}\n{}", log::tail(&log, 60));
+        Ok(read("caught.txt").lines().count() + read("timeout.txt").lines().count())
     }
 
     /// At the lowest priority: it takes minutes, and somebody may be working.
