@@ -175,6 +175,7 @@ mod tests {
         let basket = basket(&[(2, 1), (7, 5), (2, 3)]).unwrap();
         assert_eq!(basket.items(), [Item { product_id: 2, quantity: 4 }, Item { product_id: 7, quantity: 5 }]);
         assert_eq!(basket.product_ids(), [2, 7]);
+        assert_eq!(basket.units(), 9);
     }
 
     #[test]
