@@ -139,8 +139,8 @@ pub fn cargo_tool(name: &str, version: &str, dir: &Path, progress: &Progress) ->
         step.slow(&format!("installing {name}; this takes a minute"));
         let mut cargo = workspace::cargo()?;
         cargo.args(["install", name, "--version", &format!("={version}"), "--locked", "--root"]).arg(&own);
-        // The release profile of cargo-deny takes 2 min 37 s to save 2 s a run.
-        cargo.arg("--debug");
+        // With neither optimisation nor debug information, cargo-deny is built in a third of the time; a release saves 2 s a run.
+        cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0");
         process::run(dir, "cargo-install", cargo, |line| step.now(&format!("{name}: {}", line.trim())))?;
         step.done(&format!("{name} installed"));
     }
