@@ -158,17 +158,6 @@ fn a_connection_is_cut_at_once_and_those_of_other_tests_stay() {
     assert!(spared.is_silent_for(Duration::from_millis(300)).unwrap());
 }
 
-#[test]
-fn databases_and_vhosts_are_cheap_enough_for_every_test() {
-    let since = Instant::now();
-    let all: Vec<_> = (0..5).map(|_| (Database::create("dev").unwrap(), Vhost::create().unwrap())).collect();
-    drop(all);
-    let each = since.elapsed() / 5;
-    println!("a database and a vhost, made and dropped: {} ms", each.as_millis());
-    // An order of magnitude above what it takes on a quiet machine.
-    assert!(each < Duration::from_secs(1), "{each:?}");
-}
-
 fn recorded(folder: &Folder, name: &str) -> anyhow::Result<Identity> {
     let file = folder.path().join("processes").join(format!("{name}.json"));
     let record: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
