@@ -176,6 +176,7 @@ impl Relay {
     pub async fn step(&self, publisher: &Publisher<'_>, progress: &Progress) -> Result<Step, StepError> {
         let mut tx = self.pool.begin().await?;
         sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
+        refuse_read_only(&mut tx).await?;
         let from = self.scan().begin(Instant::now());
         let rows = due(&mut tx, from).await?;
         let is_full = rows.len() == STEP as usize;
@@ -235,6 +236,13 @@ pub struct Step {
     pub more: bool,
     /// Whether the broker refused some of them, because a queue is full or has no leader.
     pub refused: bool,
+}
+
+/// Fails where the transaction may not write: what is published then could not be deleted, and would be published again in
+/// each step.
+async fn refuse_read_only(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("update outbox set attempts = attempts where false").execute(conn).await?;
+    Ok(())
 }
 
 /// The events that are due from an id on, oldest first.

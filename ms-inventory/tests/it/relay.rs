@@ -10,7 +10,7 @@ use futures::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, ConnectionProperties, Consumer};
-use messaging::outbox::{Relay, enqueue};
+use messaging::outbox::{Relay, StepError, enqueue};
 use messaging::{Outgoing, Progress, Publisher, Trace, topology};
 use serde_json::Value;
 use tokio::time::sleep;
@@ -67,6 +67,36 @@ fn relay(world: &World) -> Relay {
 
 async fn step(relay: &Relay, publisher: &Publisher<'_>) -> usize {
     relay.step(publisher, &Progress::default()).await.unwrap().taken
+}
+
+/// What cannot be deleted afterwards would be published again in each step.
+#[tokio::test]
+async fn nothing_is_published_while_the_database_is_read_only() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let relay = relay(&world);
+    let mut consumer = listen(&connection, "stock.#").await;
+    store(&world, &[released("A", 1), released("B", 1)]).await;
+    let turn = |read_only| {
+        world.database.set_read_only(read_only).unwrap();
+        world.database.close_connections().unwrap();
+    };
+    turn(true);
+    for _ in 0..3 {
+        let step = relay.step(&publisher, &Progress::default()).await;
+        assert!(matches!(step, Err(StepError::Database(_))), "{step:?}");
+    }
+    turn(false);
+    eventually("it is writable again", async || {
+        relay.step(&publisher, &Progress::default()).await.is_ok_and(|step| step.taken == 2)
+    })
+    .await;
+    store(&world, &[released("MARKER", 1)]).await;
+    assert_eq!(step(&relay, &publisher).await, 1);
+    for expected in ["A", "B", "MARKER"] {
+        assert_eq!(next(&mut consumer).await["order_id"], expected);
+    }
 }
 
 /// More than one step's worth, by two relays that begin at the same time.
