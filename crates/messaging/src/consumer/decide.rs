@@ -101,8 +101,11 @@ fn may_go_back(message: &Delivery) -> bool {
     times_returned(message) < i64::from(DELIVERY_LIMIT) / 2
 }
 
-/// How often a message went back to its quorum queue.
+/// How often a message went back to its quorum queue. The header of a first delivery is its publisher's.
 pub(super) fn times_returned(message: &Delivery) -> i64 {
+    if !message.redelivered {
+        return 0;
+    }
     let headers = message.properties.headers().as_ref();
     let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
     count.and_then(AMQPValue::as_long_long_int).unwrap_or_default()
@@ -131,6 +134,8 @@ pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use lapin::types::FieldTable;
 
     use super::*;
 
@@ -174,6 +179,17 @@ mod tests {
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
         let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
         verdicts.into_iter().map(|verdict| matches!(verdict, Verdict::Done(_))).collect()
+    }
+
+    #[test]
+    fn only_the_broker_counts_how_often_a_message_went_back() {
+        for (redelivered, returned) in [(false, 0), (true, 50)] {
+            let mut message = Delivery::mock(1, "".into(), "".into(), redelivered, Vec::new());
+            let mut headers = FieldTable::default();
+            headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(50));
+            message.properties = message.properties.with_headers(headers);
+            assert_eq!(times_returned(&message), returned);
+        }
     }
 
     #[tokio::test]
