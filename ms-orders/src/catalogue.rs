@@ -121,7 +121,7 @@ pub async fn keep(conn: &mut PgConnection, changes: impl IntoIterator<Item = Cha
              price = excluded.price,
              version = excluded.version,
              deleted = excluded.deleted,
-             told_at = now()
+             told_at = greatest(catalogue.told_at, now())
          where catalogue.version < excluded.version",
         column!(|change| change.product.product_id),
         column!(|change| change.product.sku.as_str()) as &[&str],

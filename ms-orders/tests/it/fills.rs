@@ -250,6 +250,33 @@ async fn what_was_deleted_by_mistake_is_sold_again_and_what_was_deleted_by_its_e
     assert_eq!(sold_of(&world, &[1, 2, 3]).await, [2], "an event is newer than a deletion by a fill");
 }
 
+/// It counts from the beginning of its transaction, which was before that of the fill.
+#[tokio::test]
+async fn an_event_that_is_stored_late_does_not_have_its_product_deleted() {
+    let listing = Listing::of(1..=250);
+    let inventory = inventory(listing.serve().await);
+    let world = World::new().await;
+    let (filled, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    fill(&world.connections, &inventory, &filled, &shutdown).await.unwrap();
+    let first_fill = listing.requests();
+    let late = Arc::new(tokio::sync::Mutex::new(Some(world.pool.begin().await.unwrap())));
+    listing.before_page(move |number| {
+        let late = late.clone();
+        Box::pin(async move {
+            // The first page, with the product, is stored by then.
+            if number == first_fill + 3 {
+                let mut tx = late.lock().await.take().unwrap();
+                keep(&mut tx, [changed(1, 6, "77")]).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            Ok(())
+        })
+    });
+    fill(&world.connections, &inventory, &filled, &shutdown).await.unwrap();
+    let known = sold(&mut world.pool.acquire().await.unwrap(), &[1]).await.unwrap();
+    assert_eq!(known[&1].price.to_string(), "77.00");
+}
+
 #[tokio::test]
 async fn a_page_that_is_being_stored_when_the_service_stops_is_stored() {
     let listing = Listing::of(1..=250);
