@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use database::Bounds;
+use dev::proxy::Proxy;
 use futures::future::join_all;
 use messaging::outbox::Relay;
 use ms_orders::checkout::Refused;
 use ms_orders::order::{self, NewOrder, PlaceError};
 use ms_orders::till::Till;
+use tokio::time::timeout;
 
 use crate::statements::Statements;
 use crate::world::{World, eventually, new_order, shop};
@@ -112,6 +115,24 @@ async fn connections_that_are_gone_cost_no_order() {
                   where datname = current_database() and pid <> pg_backend_pid()";
     sqlx::query(others).execute(&world.pool).await.unwrap();
     till.place(new_order(&[(1, 1)])).await.unwrap();
+}
+
+/// Everybody waits behind an order whose connection has gone silent.
+#[tokio::test]
+async fn a_connection_that_has_gone_silent_is_not_waited_for_longer_than_a_statement_may_take() {
+    const WITHIN: Duration = Duration::from_secs(20);
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    let proxy = Proxy::start_for(world.database.url()).unwrap();
+    let url = proxy.in_front_of(world.database.url());
+    let connections = database::Database::open(&url.into(), "test", &Bounds::default()).unwrap().requests;
+    let relay = Relay::new(connections.clone(), Duration::from_secs(1));
+    let till = Till::open(&connections, &relay, &shop());
+    till.place(new_order(&[(1, 1)])).await.unwrap();
+    // A connection that was used a moment ago is not asked whether it still works.
+    proxy.silence_established();
+    timeout(WITHIN, till.place(new_order(&[(1, 1)]))).await.expect("an answer").ok();
+    timeout(WITHIN, till.place(new_order(&[(1, 1)]))).await.expect("an answer").unwrap();
 }
 
 #[tokio::test]
