@@ -185,9 +185,10 @@ impl Relay {
         let (first, later): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| keys.insert(row.key.clone()));
         let done = later.first().map(|row| row.id - 1).or(last);
         if first.is_empty() {
-            self.end(tx, from, done, false).await?;
+            self.end(tx, from, done, false, false).await?;
             return Ok(Step { taken: 0, more: false, refused: false });
         }
+        let more = is_full || !later.is_empty();
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = first.into_iter().map(|row| (row.id, row.into())).unzip();
         let confirming = async { publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT).await };
         // A broker that is short of memory is not waited for: the lock is held.
@@ -207,18 +208,25 @@ impl Relay {
             tracing::warn!(unheard, refused, "events stay in the outbox: nobody listens, or a queue is full");
         }
         finish(&mut tx, &ids, &kept).await?;
-        self.end(tx, from, done, !kept.is_empty()).await?;
+        self.end(tx, from, done, more, !kept.is_empty()).await?;
         metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
-        Ok(Step { taken: ids.len(), more: is_full || !later.is_empty(), refused: !refused.is_empty() })
+        Ok(Step { taken: ids.len(), more, refused: !refused.is_empty() })
     }
 
-    /// Commits a step that read the outbox from the id `from` on, is done with the events up to the id `done`, and perhaps
-    /// postponed some.
-    async fn end(&self, mut tx: Transaction, from: i64, done: Option<i64>, has_postponed: bool) -> sqlx::Result<()> {
+    /// Commits a step that read the outbox from the id `from` on and is done with the events up to the id `done`. Perhaps there
+    /// are more behind them, and perhaps it postponed some.
+    async fn end(
+        &self,
+        mut tx: Transaction,
+        from: i64,
+        done: Option<i64>,
+        more: bool,
+        has_postponed: bool,
+    ) -> sqlx::Result<()> {
         // Only a full look can tell that none is postponed.
         let postponed = if from == 0 { Some(postponed(&mut tx).await?) } else { has_postponed.then_some(true) };
         tx.commit().await?;
-        self.scan().found(done, postponed);
+        self.scan().found(done, more, postponed);
         Ok(())
     }
 
@@ -245,7 +253,7 @@ async fn refuse_read_only(conn: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The events that are due from an id on, oldest first.
+/// The events that are due from an id on, oldest first, but none of a key of which an event before that id is left.
 async fn due(conn: &mut PgConnection, from: i64) -> sqlx::Result<Vec<Row>> {
     // `offset` keeps this from being planned as a join: planned on an empty outbox, as it mostly is, a join reads all
     // of the outbox for each event.
@@ -256,7 +264,7 @@ async fn due(conn: &mut PgConnection, from: i64) -> sqlx::Result<Vec<Row>> {
            and not_before <= now()
            and not exists (
              select from outbox as waiting
-             where waiting.key = outbox.key and waiting.not_before > now()
+             where waiting.key = outbox.key and (waiting.not_before > now() or waiting.id < $2)
              offset 0
            )
          order by id
@@ -301,14 +309,15 @@ async fn finish(conn: &mut PgConnection, ids: &[i64], kept: &[i64]) -> sqlx::Res
 /// Deleted events stay in the index for as long as some transaction is open that could still see them, a dump of the
 /// database for example, and a step that begins at the first id walks over all of them: 320 ms after a million events. So a
 /// step begins where the steps of some time ago ended. Ids are given out before they are committed: whatever takes longer
-/// to commit than that is found by a full look, which is taken once in a while, and always while events are postponed.
+/// to commit than that is found by a full look, which is taken once in a while, and always while events before that id are left.
 #[derive(Debug, Default)]
 struct Scan {
     from: i64,
     /// When steps ended with which id; those that are old enough move `from`.
     ended: VecDeque<(Instant, i64)>,
     full_look: Option<Instant>,
-    postponed: bool,
+    /// Whether some events before `from` are left: they are postponed, or a full look did not take all.
+    look_fully: bool,
 }
 
 impl Scan {
@@ -326,16 +335,18 @@ impl Scan {
             self.ended.pop_front();
         }
         let full_look_due = self.full_look.is_none_or(|at| now.duration_since(at) >= Self::FULL_LOOK_PERIOD);
-        if full_look_due || self.postponed {
+        if full_look_due || self.look_fully {
             self.full_look = Some(now);
             return 0;
         }
         self.from
     }
 
-    /// A step is done with the events up to the id `done`, and perhaps learned whether some are postponed.
-    fn found(&mut self, done: Option<i64>, postponed: Option<bool>) {
-        self.postponed = postponed.unwrap_or(self.postponed);
+    /// A step is done with the events up to the id `done`; perhaps there are more behind them, and perhaps it learned whether
+    /// some are postponed.
+    fn found(&mut self, done: Option<i64>, more: bool, postponed: Option<bool>) {
+        let left_some_before = more && done.is_some_and(|done| done < self.from);
+        self.look_fully = left_some_before || postponed.unwrap_or(self.look_fully);
         let now = Instant::now();
         let spacing = Self::COMMIT_TIME / Self::MAX_ENDED as u32;
         let is_spaced = self.ended.back().is_none_or(|(at, _)| now.duration_since(*at) >= spacing);

@@ -13,7 +13,7 @@ use lapin::{Connection, ConnectionProperties, Consumer};
 use messaging::outbox::{Relay, StepError, enqueue};
 use messaging::{Outgoing, Progress, Publisher, Trace, topology};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::world::{DEADLINE, World, eventually, order_id};
 
@@ -185,6 +185,63 @@ async fn the_relay_reads_all_of_the_outbox_only_while_an_event_is_postponed() {
     .unwrap();
     store(&world, &[changed(2)]).await;
     assert_eq!(step(&relay, &publisher).await, 1, "it reads on from where it was");
+}
+
+/// Longer than an id may take to be committed after it was given out. Meanwhile other events come and go.
+async fn let_ids_pass(world: &World, relay: &Relay, publisher: &Publisher<'_>) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(6) {
+        store(world, &[changed(1)]).await;
+        step(relay, publisher).await;
+        sleep(Duration::from_millis(60)).await;
+    }
+}
+
+#[tokio::test]
+async fn events_that_waited_behind_a_postponed_one_leave_before_newer_ones() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let relay = relay(&world);
+    store(&world, &[released("7", 1), released("7", 2), released("7", 3)]).await;
+    let_ids_pass(&world, &relay, &publisher).await;
+    let mut consumer = listen(&connection, "stock.#").await;
+    // It takes the first one only, and the others have ids that have passed.
+    eventually("the first one is due", async || step(&relay, &publisher).await == 1).await;
+    store(&world, &[released("7", 4)]).await;
+    for quantity in 1..=4 {
+        assert_eq!(next(&mut consumer).await["items"][0]["quantity"], quantity);
+        step(&relay, &publisher).await;
+    }
+}
+
+/// Another relay has postponed it, and may be gone.
+#[tokio::test]
+async fn an_event_whose_id_has_passed_leaves_before_those_of_its_key_that_came_later() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let connection = connect(&vhost).await;
+    let publisher = Publisher::open(&connection, "test").await.unwrap();
+    let relay = relay(&world);
+    step(&relay, &publisher).await;
+    let_ids_pass(&world, &relay, &publisher).await;
+    store(&world, &[released("7", 1)]).await;
+    let postpone = "update outbox set not_before = now() + interval '7 seconds'";
+    sqlx::query(postpone).execute(&world.pool).await.unwrap();
+    let_ids_pass(&world, &relay, &publisher).await;
+    let mut consumer = listen(&connection, "stock.#").await;
+    let is_due = "select count(*) = 1 from outbox where not_before <= now()";
+    eventually("it is due", async || sqlx::query_scalar(is_due).fetch_one(&world.pool).await.unwrap()).await;
+    store(&world, &[released("7", 2), released("MARKER", 1)]).await;
+    assert_eq!(step(&relay, &publisher).await, 1, "the one of its key waits");
+    eventually("both are published", async || {
+        step(&relay, &publisher).await;
+        left(&world).await == 0
+    })
+    .await;
+    for expected in [("MARKER", 1), ("7", 1), ("7", 2)] {
+        let event = next(&mut consumer).await;
+        assert_eq!((event["order_id"].as_str().unwrap(), event["items"][0]["quantity"].as_i64().unwrap()), expected);
+    }
 }
 
 /// Autovacuum often finds an outbox empty, and then thinks that reading all of it is as quick as looking an event up.
