@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use sqlx::PgConnection;
+
 use crate::{Database, Pool};
 
 /// How long one pool may take to answer. Less than the health check as a whole has.
@@ -23,10 +25,19 @@ impl Pool {
     /// Why not.
     pub async fn check_writable(&self) -> sqlx::Result<()> {
         let mut transaction = self.begin().await?;
-        // PostgreSQL refuses this where it is read-only, though no row is meant, and writes nothing where it is not.
-        sqlx::query("update _sqlx_migrations set success = success where false").execute(&mut *transaction).await?;
+        refuse_read_only(&mut transaction).await?;
         transaction.commit().await
     }
+}
+
+/// Fails where a transaction may not write.
+///
+/// # Errors
+/// Those of the database; 25006 where it is read-only.
+pub async fn refuse_read_only(conn: &mut PgConnection) -> sqlx::Result<()> {
+    // PostgreSQL refuses this where it is read-only, though no row is meant, and writes nothing where it is not.
+    sqlx::query("update _sqlx_migrations set success = success where false").execute(conn).await?;
+    Ok(())
 }
 
 async fn check(pool: &Pool) -> Result<(), String> {

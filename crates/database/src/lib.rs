@@ -17,6 +17,7 @@ mod work;
 
 pub use bounds::Bounds;
 pub use connection::{Connection, Transaction};
+pub use health::refuse_read_only;
 pub use migrations::is_passing;
 pub use pool::Pool;
 pub use work::{DELETED_AT_ONCE, WORK_TIMEOUT, bounded, repeat, stopped_within};

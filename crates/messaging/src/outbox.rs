@@ -176,7 +176,6 @@ impl Relay {
     pub async fn step(&self, publisher: &Publisher<'_>, progress: &Progress) -> Result<Step, StepError> {
         let mut tx = self.pool.begin().await?;
         sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
-        refuse_read_only(&mut tx).await?;
         let from = self.scan().begin(Instant::now());
         let rows = due(&mut tx, from).await?;
         let is_full = rows.len() == STEP as usize;
@@ -185,10 +184,11 @@ impl Relay {
         let (first, later): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| keys.insert(row.key.clone()));
         let done = later.first().map(|row| row.id - 1).or(last);
         if first.is_empty() {
-            self.end(tx, from, done, false, false).await?;
+            self.end(tx, from, done, false).await?;
             return Ok(Step { taken: 0, more: false, refused: false });
         }
-        let more = is_full || !later.is_empty();
+        // What is published by a transaction that may not write could not be deleted, and would be published in each step.
+        database::refuse_read_only(&mut tx).await?;
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = first.into_iter().map(|row| (row.id, row.into())).unzip();
         let confirming = async { publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT).await };
         // A broker that is short of memory is not waited for: the lock is held.
@@ -208,25 +208,20 @@ impl Relay {
             tracing::warn!(unheard, refused, "events stay in the outbox: nobody listens, or a queue is full");
         }
         finish(&mut tx, &ids, &kept).await?;
-        self.end(tx, from, done, more, !kept.is_empty()).await?;
+        let more = is_full || !later.is_empty();
+        let leaves_some = !kept.is_empty() || more && self.scan().has_passed(done);
+        self.end(tx, from, done, leaves_some).await?;
         metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
         Ok(Step { taken: ids.len(), more, refused: !refused.is_empty() })
     }
 
-    /// Commits a step that read the outbox from the id `from` on and is done with the events up to the id `done`. Perhaps there
-    /// are more behind them, and perhaps it postponed some.
-    async fn end(
-        &self,
-        mut tx: Transaction,
-        from: i64,
-        done: Option<i64>,
-        more: bool,
-        has_postponed: bool,
-    ) -> sqlx::Result<()> {
-        // Only a full look can tell that none is postponed.
-        let postponed = if from == 0 { Some(postponed(&mut tx).await?) } else { has_postponed.then_some(true) };
+    /// Commits a step that read the outbox from the id `from` on and is done with the events up to the id `done`. Perhaps it
+    /// leaves some that no later step would find without a full look.
+    async fn end(&self, mut tx: Transaction, from: i64, done: Option<i64>, leaves_some: bool) -> sqlx::Result<()> {
+        // Only a full look can tell that none is left.
+        let left = if from == 0 { Some(leaves_some || postponed(&mut tx).await?) } else { leaves_some.then_some(true) };
         tx.commit().await?;
-        self.scan().found(done, more, postponed);
+        self.scan().found(done, left);
         Ok(())
     }
 
@@ -244,13 +239,6 @@ pub struct Step {
     pub more: bool,
     /// Whether the broker refused some of them, because a queue is full or has no leader.
     pub refused: bool,
-}
-
-/// Fails where the transaction may not write: what is published then could not be deleted, and would be published again in
-/// each step.
-async fn refuse_read_only(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("update outbox set attempts = attempts where false").execute(conn).await?;
-    Ok(())
 }
 
 /// The events that are due from an id on, oldest first, but none of a key of which an event before that id is left.
@@ -309,15 +297,16 @@ async fn finish(conn: &mut PgConnection, ids: &[i64], kept: &[i64]) -> sqlx::Res
 /// Deleted events stay in the index for as long as some transaction is open that could still see them, a dump of the
 /// database for example, and a step that begins at the first id walks over all of them: 320 ms after a million events. So a
 /// step begins where the steps of some time ago ended. Ids are given out before they are committed: whatever takes longer
-/// to commit than that is found by a full look, which is taken once in a while, and always while events before that id are left.
+/// to commit than that is found by a full look, which is taken once in a while, and always while events
+/// before that id are left.
 #[derive(Debug, Default)]
 struct Scan {
     from: i64,
     /// When steps ended with which id; those that are old enough move `from`.
     ended: VecDeque<(Instant, i64)>,
     full_look: Option<Instant>,
-    /// Whether some events before `from` are left: they are postponed, or a full look did not take all.
-    look_fully: bool,
+    /// Whether events before `from` are left: they are postponed, or a full look did not take all.
+    left: bool,
 }
 
 impl Scan {
@@ -335,18 +324,21 @@ impl Scan {
             self.ended.pop_front();
         }
         let full_look_due = self.full_look.is_none_or(|at| now.duration_since(at) >= Self::FULL_LOOK_PERIOD);
-        if full_look_due || self.look_fully {
+        if full_look_due || self.left {
             self.full_look = Some(now);
             return 0;
         }
         self.from
     }
 
-    /// A step is done with the events up to the id `done`; perhaps there are more behind them, and perhaps it learned whether
-    /// some are postponed.
-    fn found(&mut self, done: Option<i64>, more: bool, postponed: Option<bool>) {
-        let left_some_before = more && done.is_some_and(|done| done < self.from);
-        self.look_fully = left_some_before || postponed.unwrap_or(self.look_fully);
+    /// Whether the next id after `done` is before those that a step reads which is no full look.
+    fn has_passed(&self, done: Option<i64>) -> bool {
+        done.is_some_and(|done| done + 1 < self.from)
+    }
+
+    /// A step is done with the events up to the id `done`, and perhaps learned whether some are left before `from`.
+    fn found(&mut self, done: Option<i64>, left: Option<bool>) {
+        self.left = left.unwrap_or(self.left);
         let now = Instant::now();
         let spacing = Self::COMMIT_TIME / Self::MAX_ENDED as u32;
         let is_spaced = self.ended.back().is_none_or(|(at, _)| now.duration_since(*at) >= spacing);
