@@ -23,9 +23,9 @@ const BATCH: usize = 250;
 /// Transactions at a time: one is prepared while the other waits for the disk. More would only make them smaller.
 const DESKS: usize = 2;
 
-/// How long a transaction may take. More than a statement may, so that the server ends first what is slow; what takes longer is
-/// on a connection that has gone silent, and everybody waits behind it.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a transaction may take. More than a statement may, so that the server ends first what is slow; what takes longer
+/// is on a connection that has gone silent. Shorter than other work may take, because everybody waits behind it.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Places orders, together where several wait.
 #[derive(Debug, Clone)]
@@ -116,6 +116,6 @@ async fn commit(pool: &Pool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Res
         tx.commit().await?;
         Ok(placed)
     };
-    let late = |_| Fault::Server(anyhow::anyhow!("the database took more than {} s", PATIENCE.as_secs()));
-    tokio::time::timeout(PATIENCE, committing).await.map_err(late)?
+    let late = |_| Fault::Server(anyhow::anyhow!("the database took more than {} s", TRANSACTION_TIMEOUT.as_secs()));
+    tokio::time::timeout(TRANSACTION_TIMEOUT, committing).await.map_err(late)?
 }

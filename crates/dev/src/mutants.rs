@@ -87,7 +87,7 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
         drop(step);
         interrupt::yield_to_it();
         match &outcome {
-            Ok(caught) => println!("✓ {}: {caught} mutants, each fails a test", suite.package),
+            Ok(caught) => println!("✓ {}: {caught} mutants, each noticed by a test", suite.package),
             Err(error) => println!("✗ {}: {error:#}", suite.package),
         }
         tally.check(suite.package, outcome.is_ok());

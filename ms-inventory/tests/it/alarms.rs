@@ -162,7 +162,6 @@ async fn an_instance_drains_in_time_while_the_broker_takes_nothing() {
     instance.stop().await;
 }
 
-/// The end of a blocked connection is told by the connection alone: nothing that waits for the broker fails of itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_connection_that_is_lost_is_replaced() {
     let blocked = Blocked::begin(5).await;
