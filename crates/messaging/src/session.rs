@@ -215,20 +215,32 @@ pub(crate) fn is_blocked(connection: &ConnectionStatus) -> bool {
 
 /// Waits at most `limit` for the broker, and `None` is beyond it.
 ///
-/// While it [blocks](is_blocked) the connection, it is waited for: on another one it would take nothing either.
+/// While it [blocks](is_blocked) the connection, it is waited for: on another one it would take nothing either. Once it does so
+/// no more, the limit begins anew.
 pub(crate) async fn unless_blocked<T>(
     connection: &ConnectionStatus,
     limit: Duration,
     waiting: impl Future<Output = T>,
 ) -> Option<T> {
+    waiting_unless(|| is_blocked(connection), limit, waiting).await
+}
+
+async fn waiting_unless<T>(
+    is_blocked: impl Fn() -> bool,
+    limit: Duration,
+    waiting: impl Future<Output = T>,
+) -> Option<T> {
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
     let mut waiting = pin!(waiting);
-    loop {
-        match tokio::time::timeout(limit, waiting.as_mut()).await {
-            Ok(done) => return Some(done),
-            Err(_elapsed) if is_blocked(connection) => (),
-            Err(_elapsed) => return None,
+    let mut left = limit;
+    while !left.is_zero() {
+        let slice = left.min(LOOK_EVERY);
+        if let Ok(done) = tokio::time::timeout(slice, waiting.as_mut()).await {
+            return Some(done);
         }
+        left = if is_blocked() { limit } else { left - slice };
     }
+    None
 }
 
 /// Short, because a message that ends each session it is in stops its queue until the broker dead-letters it at the
@@ -242,4 +254,28 @@ fn pauses() -> impl Iterator<Item = Duration> {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_begins_anew_when_the_connection_is_blocked_no_more() {
+        const LIMIT: Duration = Duration::from_secs(15);
+        let begun = Instant::now();
+        let blocked_for = |limit| move || begun.elapsed() < limit;
+        assert_eq!(waiting_unless(blocked_for(Duration::ZERO), LIMIT, pending::<()>()).await, None);
+        assert_eq!(begun.elapsed(), LIMIT);
+
+        let begun = Instant::now();
+        // Blocked until just before the limit would be over.
+        let is_blocked = move || begun.elapsed() < LIMIT - Duration::from_secs(1);
+        assert_eq!(waiting_unless(is_blocked, LIMIT, sleep(LIMIT + LIMIT / 2)).await, Some(()));
+        assert_eq!(waiting_unless(|| false, LIMIT, sleep(LIMIT / 2)).await, Some(()));
+    }
 }
