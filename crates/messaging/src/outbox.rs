@@ -16,7 +16,7 @@ use database::{Pool, Transaction, WORK_TIMEOUT, bounded};
 use lapin::Connection;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -37,6 +37,11 @@ const LOCK: i64 = 0x6f75_7462_6f78;
 /// How long an event that the broker does not place waits for its next try, doubling from the first to the second.
 const FIRST_RETRY_SECONDS: i32 = 1;
 const LAST_RETRY_SECONDS: i32 = 10;
+
+/// The same for an event that the broker did not confirm in time. Longer, because it may be on its way yet, and the step that
+/// waits for it holds up the others.
+const FIRST_LATE_RETRY_SECONDS: i32 = 8;
+const LAST_LATE_RETRY_SECONDS: i32 = 300;
 
 /// Stores events to be published after the transaction commits. One statement, however many.
 ///
@@ -78,7 +83,7 @@ pub async fn waiting(conn: &mut PgConnection, keys: &[String]) -> sqlx::Result<H
 }
 
 /// How long the broker may take to confirm a step. Less than a transaction may be idle, because the step holds the lock
-/// meanwhile.
+/// meanwhile. A broker that is short of memory is not waited for longer, either.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How the outbox is called in health.
@@ -116,7 +121,7 @@ impl Relay {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut publisher = Publisher::open(connection, app_id).await?;
-        let (mut failing, mut reopen_first) = (None, false);
+        let (mut failing, mut reopen_first, mut is_silent) = (None, false, false);
         loop {
             let last_look = stop.is_cancelled();
             // A broker short of memory or disk takes nothing, and a step would hold its lock for as long.
@@ -136,7 +141,11 @@ impl Relay {
             let unit = failing.take().unwrap_or_else(|| progress.begin(NAME));
             match bounded(WORK_TIMEOUT, stop, self.step(&publisher, progress)).await {
                 Some(Ok(step)) => {
-                    reopen_first = step.refused;
+                    reopen_first = step.refused + step.unconfirmed > 0;
+                    is_silent = step.placed == 0 && (step.unconfirmed > 0 || is_silent);
+                    if is_silent {
+                        failing = Some(unit);
+                    }
                     if step.more {
                         continue;
                     }
@@ -148,8 +157,8 @@ impl Relay {
                     tracing::warn!(%error, "the outbox cannot be read");
                     failing = Some(unit);
                 }
-                Some(Err(StepError::Broker(error))) if !is_blocked(connection.status()) => return Err(error.into()),
-                Some(Err(StepError::Broker(_))) | None => {
+                Some(Err(StepError::Broker(error))) => return Err(error.into()),
+                None => {
                     tracing::warn!("a step of the outbox timed out");
                     // What it has published may be confirmed or returned yet, and would be taken for what the next one has.
                     (failing, reopen_first) = (Some(unit), true);
@@ -185,34 +194,38 @@ impl Relay {
         let done = later.first().map(|row| row.id - 1).or(last);
         if first.is_empty() {
             self.end(tx, from, done, false).await?;
-            return Ok(Step { taken: 0, more: false, refused: false });
+            return Ok(Step::default());
         }
         // What is published by a transaction that may not write could not be deleted, and would be published in each step.
         database::refuse_read_only(&mut tx).await?;
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = first.into_iter().map(|row| (row.id, row.into())).unzip();
-        let confirming = async { publisher.publish(&messages).await?.wait(CONFIRM_TIMEOUT).await };
-        // A broker that is short of memory is not waited for: the lock is held.
-        let confirmed = timeout(CONFIRM_TIMEOUT, confirming).await;
-        let Unplaced { refused, returned } =
-            confirmed.unwrap_or(Err(crate::PublishError::Unconfirmed(CONFIRM_TIMEOUT)))?;
-        let is_unplaced =
-            |at: usize, message: &Outgoing| refused.contains(&at) || returned.contains(&message.message_id.to_string());
-        let placed = ids.iter().zip(&messages).enumerate();
-        let kept: Vec<i64> =
-            placed.filter(|(at, (_, message))| is_unplaced(*at, message)).map(|(_, (id, _))| *id).collect();
-        for message in messages.iter().filter(|message| returned.contains(&message.message_id.to_string())) {
-            progress.undelivered(&message.exchange, &message.routing_key);
+        let Unplaced { refused, returned, unconfirmed } = publisher.publish_within(&messages, CONFIRM_TIMEOUT).await?;
+        let (mut kept, mut late) = (Vec::new(), Vec::new());
+        for (at, (id, message)) in ids.iter().zip(&messages).enumerate() {
+            let is_returned = returned.contains(&message.message_id.to_string());
+            if is_returned {
+                progress.undelivered(&message.exchange, &message.routing_key);
+            }
+            if unconfirmed.contains(&at) {
+                late.push(*id);
+            } else if is_returned || refused.contains(&at) {
+                kept.push(*id);
+            }
         }
-        if !kept.is_empty() {
-            let (unheard, refused) = (returned.len(), refused.len());
-            tracing::warn!(unheard, refused, "events stay in the outbox: nobody listens, or a queue is full");
+        let (taken, placed) = (ids.len(), ids.len() - kept.len() - late.len());
+        let (unheard, refused, unconfirmed) = (returned.len(), refused.len(), late.len());
+        if placed < taken {
+            tracing::warn!(unheard, refused, unconfirmed, "events stay in the outbox: the broker has not placed them");
         }
-        finish(&mut tx, &ids, &kept).await?;
+        postpone(&mut tx, &kept, FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS).await?;
+        postpone(&mut tx, &late, FIRST_LATE_RETRY_SECONDS, LAST_LATE_RETRY_SECONDS).await?;
+        kept.append(&mut late);
+        delete(&mut tx, &ids, &kept).await?;
         let more = is_full || !later.is_empty();
         let leaves_some = !kept.is_empty() || more && self.scan().has_passed(done);
         self.end(tx, from, done, leaves_some).await?;
-        metrics::counter!("outbox_relayed_total").increment((ids.len() - kept.len()) as u64);
-        Ok(Step { taken: ids.len(), more, refused: !refused.is_empty() })
+        metrics::counter!("outbox_relayed_total").increment(placed as u64);
+        Ok(Step { taken, placed, refused, unconfirmed, more })
     }
 
     /// Commits a step that read the outbox from the id `from` on and is done with the events up to the id `done`. Perhaps it
@@ -231,14 +244,18 @@ impl Relay {
 }
 
 /// What a step of the relay did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Step {
-    /// How many events it published, placed or not.
+    /// How many events it published.
     pub taken: usize,
+    /// How many of them the broker has placed; the others stay in the outbox.
+    pub placed: usize,
+    /// How many the broker refused, because a queue is full or has no leader.
+    pub refused: usize,
+    /// How many it did not answer for in time, because the link is slow or a queue has no quorum.
+    pub unconfirmed: usize,
     /// Whether it left events that are due.
     pub more: bool,
-    /// Whether the broker refused some of them, because a queue is full or has no leader.
-    pub refused: bool,
 }
 
 /// The events that are due from an id on, oldest first, but none of a key of which an event before that id is left.
@@ -269,26 +286,28 @@ async fn postponed(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("select exists (select from outbox where not_before > now())").fetch_one(conn).await
 }
 
-/// Deletes the events that were placed, and postpones those that were not.
-async fn finish(conn: &mut PgConnection, ids: &[i64], kept: &[i64]) -> sqlx::Result<()> {
-    sqlx::query("delete from outbox where id = any($1) and id <> all($2)")
-        .bind(ids)
-        .bind(kept)
-        .execute(&mut *conn)
-        .await?;
-    if !kept.is_empty() {
-        sqlx::query(
-            "update outbox
-             set attempts = attempts + 1,
-                 not_before = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 16), $3))
-             where id = any($1)",
-        )
-        .bind(kept)
-        .bind(FIRST_RETRY_SECONDS)
-        .bind(LAST_RETRY_SECONDS)
-        .execute(conn)
-        .await?;
+/// Has events wait for their next try, which is `first` seconds away, doubling up to `last` with each that they had.
+async fn postpone(conn: &mut PgConnection, ids: &[i64], first: i32, last: i32) -> sqlx::Result<()> {
+    if ids.is_empty() {
+        return Ok(());
     }
+    sqlx::query(
+        "update outbox
+         set attempts = attempts + 1,
+             not_before = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 16), $3))
+         where id = any($1)",
+    )
+    .bind(ids)
+    .bind(first)
+    .bind(last)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the events that were placed: all but those that are kept.
+async fn delete(conn: &mut PgConnection, ids: &[i64], kept: &[i64]) -> sqlx::Result<()> {
+    sqlx::query("delete from outbox where id = any($1) and id <> all($2)").bind(ids).bind(kept).execute(conn).await?;
     Ok(())
 }
 
@@ -357,8 +376,8 @@ pub enum StepError {
     #[error("the outbox fails")]
     Database(#[from] sqlx::Error),
     /// The events could not be published.
-    #[error(transparent)]
-    Broker(#[from] crate::PublishError),
+    #[error("cannot publish")]
+    Broker(#[from] lapin::Error),
 }
 
 #[derive(sqlx::FromRow)]

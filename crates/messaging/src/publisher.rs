@@ -6,6 +6,7 @@ use futures::future::{MaybeDone, maybe_done};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus, PublisherConfirm};
+use tokio::time::timeout;
 
 use crate::session::{answered, unless_blocked};
 use crate::{Outgoing, Trace};
@@ -98,6 +99,27 @@ impl<'c> Publisher<'c> {
         }
     }
 
+    /// Publishes messages and waits for their confirms, together for at most `limit`. What is not confirmed by then may be taken
+    /// yet: the next messages go through [another channel](Self::reopen).
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub(crate) async fn publish_within(&self, messages: &[Outgoing], limit: Duration) -> lapin::Result<Unplaced> {
+        let publish = async |message: &Outgoing| self.send(self.frame(message)).await?.await;
+        let mut publishing = begin(messages.iter().map(publish));
+        timeout(limit, finish(&mut publishing)).await.ok();
+        let mut unplaced = Unplaced::default();
+        for (at, publishing) in publishing.iter_mut().enumerate() {
+            // It may have been confirmed while an earlier one was waited for.
+            publishing.as_mut().now_or_never();
+            match publishing.as_mut().take_output() {
+                Some(confirmation) => unplaced.add(at, confirmation?),
+                None => unplaced.unconfirmed.push(at),
+            }
+        }
+        Ok(unplaced)
+    }
+
     pub(crate) async fn send_all(&self, frames: Vec<Frame<'_>>) -> Result<Confirms, PublishError> {
         let sending = all(frames.into_iter().map(|frame| self.send(frame)).collect());
         let sent = unless_blocked(self.connection.status(), CONFIRM_TIMEOUT, sending).await;
@@ -146,32 +168,41 @@ impl Confirms {
     pub async fn wait(self, limit: Duration) -> Result<Unplaced, PublishError> {
         let confirmed = unless_blocked(&self.connection, limit, all(self.pending)).await;
         let confirmations = confirmed.ok_or(PublishError::Unconfirmed(limit))??;
-        let refused = confirmations.iter().enumerate().filter(|(_, confirmation)| !confirmation.is_ack());
-        let refused = refused.map(|(at, _)| at).collect();
-        let returned = confirmations.into_iter().filter_map(Confirmation::take_message);
-        let returned = returned.map(|message| message_id(&message.delivery.properties).to_owned()).collect();
-        Ok(Unplaced { refused, returned })
+        let mut unplaced = Unplaced::default();
+        for (at, confirmation) in confirmations.into_iter().enumerate() {
+            unplaced.add(at, confirmation);
+        }
+        Ok(unplaced)
     }
 }
 
-/// Begins all of them in order, and waits for the last before the others: the broker takes and confirms messages in order
-/// as a rule, so that a batch wakes its task once and not once a message.
-pub(crate) async fn all<T, F>(futures: Vec<F>) -> lapin::Result<Vec<T>>
-where
-    F: Future<Output = lapin::Result<T>>,
-{
-    let mut all: Vec<Pin<Box<MaybeDone<F>>>> = futures.into_iter().map(|future| Box::pin(maybe_done(future))).collect();
-    for future in &mut all {
-        // Whether it is done at once does not matter.
+/// Does all of them: begins them in order, then waits.
+async fn all<T, F: Future<Output = lapin::Result<T>>>(futures: Vec<F>) -> lapin::Result<Vec<T>> {
+    let mut begun = begin(futures);
+    finish(&mut begun).await;
+    begun.iter_mut().filter_map(|future| future.as_mut().take_output()).collect()
+}
+
+type Begun<F> = Vec<Pin<Box<MaybeDone<F>>>>;
+
+/// Begins all of them in order. Whether one is done at once does not matter.
+fn begin<F: Future>(futures: impl IntoIterator<Item = F>) -> Begun<F> {
+    let mut begun: Begun<F> = futures.into_iter().map(|future| Box::pin(maybe_done(future))).collect();
+    for future in &mut begun {
         future.as_mut().now_or_never();
     }
-    if let Some(last) = all.last_mut() {
+    begun
+}
+
+/// Waits for the last before the others: the broker takes and confirms messages in order as a rule, so that a batch wakes its
+/// task once and not once a message.
+async fn finish<F: Future>(begun: &mut Begun<F>) {
+    if let Some(last) = begun.last_mut() {
         last.as_mut().await;
     }
-    for future in &mut all {
+    for future in begun {
         future.as_mut().await;
     }
-    all.iter_mut().filter_map(|future| future.as_mut().take_output()).collect()
 }
 
 /// What the broker did not take.
@@ -181,9 +212,20 @@ pub struct Unplaced {
     pub refused: Vec<usize>,
     /// Mandatory and bound to no queue, by the `message_id` it was published with; empty where that was none.
     pub returned: Vec<String>,
+    /// Neither taken nor refused in time, by the place in the batch: the link is slow, or a queue has no quorum.
+    pub unconfirmed: Vec<usize>,
 }
 
 impl Unplaced {
+    fn add(&mut self, at: usize, confirmation: Confirmation) {
+        if !confirmation.is_ack() {
+            self.refused.push(at);
+        }
+        if let Some(message) = confirmation.take_message() {
+            self.returned.push(message_id(&message.delivery.properties).to_owned());
+        }
+    }
+
     /// Whether the broker has taken all.
     pub fn is_none(&self) -> bool {
         *self == Self::default()

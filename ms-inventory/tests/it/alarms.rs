@@ -16,19 +16,19 @@ use crate::client::Client;
 use crate::world::{Instance, World, eventually};
 
 /// A broker of its own, because an alarm is everybody's.
-struct Broker {
+pub(crate) struct Broker {
     rabbitmq: RabbitMq,
     _folder: Folder,
 }
 
 impl Broker {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = Folder::create("alarm").unwrap();
         let rabbitmq = RabbitMq::start(&folder.path().join("rabbitmq"), rabbitmq::Options::TEST).unwrap();
         Self { rabbitmq, _folder: folder }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.rabbitmq.url()
     }
 
@@ -42,8 +42,20 @@ impl Broker {
     }
 
     fn set_watermark(&self, of_memory: &str) {
-        let command = format!("{} set_vm_memory_high_watermark {of_memory}", self.rabbitmq.rabbitmqctl());
-        assert!(Command::new("sh").args(["-c", &command]).output().unwrap().status.success());
+        self.rabbitmqctl(&format!("set_vm_memory_high_watermark {of_memory}"));
+    }
+
+    /// A classic queue that neither takes nor confirms anything, as a queue without quorum does not; or one that does again.
+    pub(crate) fn suspend_queue(&self, queue: &str, is_suspended: bool) {
+        let what = if is_suspended { "suspend" } else { "resume" };
+        let found = format!(r#"{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))"#);
+        self.rabbitmqctl(&format!("eval '{found}, sys:{what}(amqqueue:get_pid(Q)).'"));
+    }
+
+    fn rabbitmqctl(&self, what: &str) {
+        let command = format!("{} {what}", self.rabbitmq.rabbitmqctl());
+        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 }
 

@@ -1,20 +1,24 @@
 //! The outbox and its relay, on this service's own table.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use database::{Bounds, Database};
+use dev::proxy::{Direction, Proxy};
 use dev::testing::Vhost;
 use events::Item;
 use events::inventory::{ProductChanged, ReleaseCause, StockReleased};
 use futures::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, ConnectionProperties, Consumer};
 use messaging::outbox::{Relay, StepError, enqueue};
 use messaging::{Outgoing, Progress, Publisher, Trace, topology};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
+use crate::alarms::Broker;
 use crate::world::{DEADLINE, World, eventually, order_id};
 
 fn released(order: &str, quantity: i64) -> Outgoing {
@@ -156,6 +160,71 @@ async fn an_event_nobody_listens_to_is_kept_until_somebody_does_and_holds_up_nob
     for quantity in [1, 2] {
         assert_eq!(next(&mut consumer).await["items"][0]["quantity"], quantity);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_confirms_nothing_holds_up_no_other_and_ends_no_session() {
+    let (world, broker) = (World::new().await, Broker::start());
+    let connection = Connection::connect(&broker.url(), ConnectionProperties::default()).await.unwrap();
+    topology::declare(&connection, &["inventory"], &[]).await.unwrap();
+    let mut products = listen(&connection, "product.changed").await;
+    let channel = connection.create_channel().await.unwrap();
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare("mute".into(), durable, FieldTable::default()).await.unwrap();
+    let (exchange, key, bind) = ("inventory".into(), "stock.released".into(), QueueBindOptions::default());
+    channel.queue_bind("mute".into(), exchange, key, bind, FieldTable::default()).await.unwrap();
+    broker.suspend_queue("mute", true);
+
+    store(&world, &[released("A", 1), changed(7), released("A", 2)]).await;
+    let (relay, progress, stop) = (relay(&world), Progress::default(), CancellationToken::new());
+    let relaying = relay.run(&connection, "test", &progress, &stop);
+    let watching = async {
+        assert_eq!(next(&mut products).await["product_id"], 7);
+        eventually("what was placed is gone", async || left(&world).await == 2).await;
+        eventually("health tells that nothing is confirmed", async || progress.check().is_err()).await;
+        store(&world, &[changed(8)]).await;
+        assert_eq!(next(&mut products).await["product_id"], 8);
+        broker.suspend_queue("mute", false);
+        eventually("all are placed", async || left(&world).await == 0).await;
+        eventually("health is well", async || progress.check().is_ok()).await;
+        stop.cancel();
+    };
+    let (relayed, ()) = tokio::join!(relaying, watching);
+    relayed.unwrap();
+    let mut quantities = Vec::new();
+    while let Some(message) = channel.basic_get("mute".into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        let event: Value = serde_json::from_slice(&message.data).unwrap();
+        quantities.push(event["items"][0]["quantity"].as_i64().unwrap());
+    }
+    assert!(quantities.is_sorted() && quantities.last() == Some(&2), "{quantities:?}");
+}
+
+/// It takes longer than a step may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_get_through_a_slow_link_and_no_session_ends() {
+    const EVENTS: i64 = 500;
+    const BYTES_PER_SECOND: u64 = 20_000;
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let mut consumer = listen(&connect(&vhost).await, "product.changed").await;
+    let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
+    let url = proxy.in_front_of(vhost.amqp_url());
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    store(&world, &(0..EVENTS).map(changed).collect::<Vec<_>>()).await;
+    proxy.throttle(Direction::ToServer, Some(BYTES_PER_SECOND));
+    let (relay, progress, stop) = (relay(&world), Progress::default(), CancellationToken::new());
+    let relaying = relay.run(&connection, "test", &progress, &stop);
+    let watching = async {
+        eventually("all are placed", async || left(&world).await == 0).await;
+        stop.cancel();
+    };
+    let (relayed, ()) = tokio::join!(relaying, watching);
+    relayed.unwrap();
+    let (mut products, mut copies) = (BTreeSet::new(), 0);
+    while products.len() < usize::try_from(EVENTS).unwrap() {
+        products.insert(next(&mut consumer).await["product_id"].as_i64().unwrap());
+        copies += 1;
+    }
+    assert!(copies <= 3 * EVENTS, "{copies} copies of {EVENTS} events");
 }
 
 /// Under steady load no step finds the outbox empty.

@@ -167,5 +167,5 @@ async fn retry_refused<'a>(
         returned.extend(unplaced.returned);
         refused = unplaced.refused.into_iter().map(|at| refused[at]).collect();
     }
-    Ok(Unplaced { refused, returned })
+    Ok(Unplaced { refused, returned, unconfirmed: Vec::new() })
 }
