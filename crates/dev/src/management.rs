@@ -104,11 +104,6 @@ impl Management {
         self.send(&Method::PUT, &policy_path(vhost, queue), Some(&policy)).map(drop)
     }
 
-    /// Takes the bound of [`limit_queue`](Self::limit_queue) away.
-    pub fn unlimit_queue(&self, vhost: &str, queue: &str) -> Result<()> {
-        self.send(&Method::DELETE, &policy_path(vhost, queue), None).map(drop)
-    }
-
     /// The arguments a queue was declared with.
     pub fn queue_arguments(&self, vhost: &str, queue: &str) -> Result<Value> {
         let path = format!("/api/queues/{}/{}", path_segment(vhost), path_segment(queue));

@@ -202,16 +202,17 @@ async fn run_on(plan: &Plan, site: &Site, logs: &Logs, report: &mut Report) {
         let missed = loaded.published.iter().filter(|order| !answers.contains_key(&order.id));
         join_all(missed.map(|order| publish_one(&broker, order))).await;
     }
-    report.settled_after = settle(&stores, site, &broker, &loaded.published, SETTLED_WITHIN, violations).await;
+    report.settled_after =
+        settle(&stores, site, &broker, &loaded.published, report.poisoned, SETTLED_WITHIN, violations).await;
     probe_both(plan.seed, products[0], &broker, &site.orders, &mut loaded, violations).await;
-    settle(&stores, site, &broker, &loaded.published, SETTLED_WITHIN, violations).await;
+    settle(&stores, site, &broker, &loaded.published, report.poisoned, SETTLED_WITHIN, violations).await;
     for process in site.drain().await {
         violations.add("a process does not drain", process);
     }
     let answers = broker.answers();
     report.reserved = answers.values().filter(|answer| !answer.reserved.is_empty()).count();
     report.rejected = answers.values().filter(|answer| answer.rejected > 0).count();
-    let evidence = Evidence { plan, loaded: &loaded, poisoned: report.poisoned, answers, stores };
+    let evidence = Evidence { plan, loaded: &loaded, answers, stores };
     report.dead_letters = evidence.check(site, &broker, violations).await;
     logs.check(site, violations);
     report.loaded = loaded;

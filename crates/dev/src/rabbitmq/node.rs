@@ -23,6 +23,9 @@ const EPMD_FAREWELL: Farewell = Farewell::new(Signal::SIGTERM, Duration::from_se
 /// The Erlang VM alone takes seconds on a small machine that compiles at the same time.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
+/// A message that a full queue refused is dead-lettered again after 2 s, and not after RabbitMQ's 3 minutes.
+const ADVANCED_CONFIGURATION: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n";
+
 /// Erlang's name server. A node starts a stray one for the whole machine unless it finds one on its port.
 #[derive(Debug)]
 pub(super) struct Epmd {
@@ -86,7 +89,7 @@ impl Node {
             fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         }
         fs::write(home.join("plugins"), "[rabbitmq_management].\n")?;
-        fs::write(home.join("advanced.config"), "[].\n")?;
+        fs::write(home.join("advanced.config"), ADVANCED_CONFIGURATION)?;
         fs::write(home.join("rabbitmq.conf"), self.configuration())?;
         Ok(())
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 
 use super::Verdict;
 use crate::publisher::{CONFIRM_TIMEOUT, Frame};
@@ -50,12 +50,15 @@ pub async fn answer<'c>(
 
 /// The last step: waits for the confirms, then acknowledges the whole batch and every delivery before it.
 ///
-/// What the broker refuses, because a queue is full or has no leader at the moment, is published again for half a minute.
-/// A message whose answer nobody listens to is dead-lettered with that reason, and so is one whose answer is still
-/// refused then: it is done, and replaying it later gives the same answer again.
+/// What the broker refuses, because a queue is full or has no leader at the moment, is published again: an answer for half a
+/// minute, a dead letter for two seconds. A message whose answer nobody listens to is dead-lettered with that reason, and so is
+/// one whose answer is still refused then: it is done, and replaying it later gives the same answer again.
+///
+/// A dead letter that its queue does not take is rejected: the broker keeps it and dead-letters it once there is room, without
+/// the reason. So it holds up no other message.
 ///
 /// # Errors
-/// When the connection breaks, or a dead-letter queue is gone or stays full. Nothing of the batch is acknowledged then.
+/// When the connection breaks. Nothing of the batch is acknowledged then.
 pub async fn settle<'c>(
     channel: &Channel,
     queue: &'static str,
@@ -66,57 +69,90 @@ pub async fn settle<'c>(
     // One after the other: both wait for the same channel.
     let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
     let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
-    // Both went through one channel, so a returned answer may have come in with the confirm of a dead letter.
-    unplaced.returned.append(&mut unplaced_dead.returned);
-    place_dead_letters(&mut publisher, queue, &batch, &dead, unplaced_dead).await?;
+    let sent: HashSet<String> =
+        batch.iter().flat_map(|(_, answers)| answers).map(|answer| answer.message_id.to_string()).collect();
+    // Both went through one channel, so what was returned may have come in with a confirm of the other.
+    let mut returned: Vec<String> = unplaced_dead.returned.drain(..).chain(unplaced.returned.drain(..)).collect();
+    unplaced.returned = returned.extract_if(.., |id| sent.contains(id)).collect();
+    unplaced_dead.returned = returned;
+    let mut unkept = place_dead_letters(&mut publisher, queue, &batch, &dead, unplaced_dead).await?;
     if !unplaced.is_none() {
-        let undelivered = undelivered(&mut publisher, &batch, unplaced, queue, progress).await?;
+        let undelivered = undelivered(&mut publisher, &batch, unplaced, progress).await?;
         let frames = undelivered.iter().map(|(at, reason)| dead_letters::frame(queue, &batch[*at].0, reason));
         let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
-        place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?;
+        unkept.extend(place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?);
     }
-    if let Some((last, _)) = batch.last() {
-        channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
-    }
+    acknowledge(channel, &batch, &unkept).await?;
     metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
     Ok(publisher)
 }
 
-/// Sees to it that dead letters are in their queue, and reports them.
+/// Acknowledges a batch, but rejects the messages at the places `unkept`.
+async fn acknowledge(
+    channel: &Channel,
+    batch: &[(Delivery, Vec<Outgoing>)],
+    unkept: &HashSet<usize>,
+) -> lapin::Result<()> {
+    let mut tags = batch.iter().map(|(delivery, _)| delivery.delivery_tag);
+    if unkept.is_empty() {
+        let Some(last) = tags.next_back() else { return Ok(()) };
+        return channel.basic_ack(last, BasicAckOptions { multiple: true }).await;
+    }
+    for (at, tag) in tags.enumerate() {
+        if unkept.contains(&at) {
+            channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
+        } else {
+            channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes dead letters again that were refused, and tells the places of those that their queue does not take. Where one was
+/// returned, because the queue is gone or not bound, they all count as such: a message may have no id, or another's.
 ///
 /// # Errors
-/// When the connection breaks, or the queue is gone or stays full.
+/// When the connection breaks.
 async fn place_dead_letters(
     publisher: &mut Publisher<'_>,
     queue: &'static str,
     batch: &[(Delivery, Vec<Outgoing>)],
     dead: &[(usize, String)],
     unplaced: Unplaced,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<HashSet<usize>> {
     let frame = |_: &Publisher<'_>, at: usize| {
         let (place, reason) = &dead[at];
         dead_letters::frame(queue, &batch[*place].0, reason)
     };
-    anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
-    let unplaced = retry_refused(publisher, unplaced.refused, frame).await?;
-    anyhow::ensure!(unplaced.returned.is_empty(), "the dead-letter queue of {queue} is gone");
-    anyhow::ensure!(unplaced.refused.is_empty(), "the dead-letter queue of {queue} is full");
-    for (place, reason) in dead {
+    let retried = retry_refused(publisher, unplaced.refused, DEAD_LETTER_TRIES, frame).await?;
+    let is_gone = !unplaced.returned.is_empty() || !retried.returned.is_empty();
+    let mut unkept = HashSet::new();
+    for (at, (place, reason)) in dead.iter().enumerate() {
         dead_letters::report(queue, &batch[*place].0, reason);
+        if is_gone || retried.refused.contains(&at) {
+            unkept.insert(*place);
+        }
     }
-    Ok(())
+    if !unkept.is_empty() {
+        let why = if is_gone { "is gone" } else { "is full or has no leader" };
+        tracing::warn!(
+            queue,
+            messages.len = unkept.len(),
+            "the dead-letter queue {why}: the broker keeps messages for it"
+        );
+    }
+    Ok(unkept)
 }
 
 /// Publishes answers again that were refused, and tells which messages have an answer that could not be delivered, with the
 /// reason.
 ///
 /// # Errors
-/// When the connection breaks, or something was returned that is no answer: a dead letter whose queue is gone.
+/// When the connection breaks.
 async fn undelivered(
     publisher: &mut Publisher<'_>,
     batch: &[(Delivery, Vec<Outgoing>)],
     unplaced: Unplaced,
-    queue: &'static str,
     progress: &Progress,
 ) -> anyhow::Result<Vec<(usize, String)>> {
     let answers: Vec<(usize, &Outgoing)> = batch
@@ -125,25 +161,26 @@ async fn undelivered(
         .flat_map(|(at, (_, answers))| answers.iter().map(move |answer| (at, answer)))
         .collect();
     let mut returned: HashSet<String> = unplaced.returned.into_iter().collect();
-    let retried = retry_refused(publisher, unplaced.refused, |publisher, at| publisher.frame(answers[at].1)).await?;
+    let frame = |publisher: &Publisher<'_>, at: usize| publisher.frame(answers[at].1);
+    let retried = retry_refused(publisher, unplaced.refused, ANSWER_TRIES, frame).await?;
     returned.extend(retried.returned);
     let mut undelivered = Vec::new();
     for (at, (place, answer)) in answers.iter().enumerate() {
         let (key, exchange) = (&answer.routing_key, &answer.exchange);
-        if returned.remove(&answer.message_id.to_string()) {
+        if returned.contains(&answer.message_id.to_string()) {
             progress.undelivered(exchange, key);
             undelivered.push((*place, format!("nobody listens to {key} on the exchange {exchange}")));
         } else if retried.refused.contains(&at) {
             undelivered.push((*place, format!("a queue bound to {key} on the exchange {exchange} is full")));
         }
     }
-    anyhow::ensure!(returned.is_empty(), "the dead-letter queue of {queue} is gone");
     Ok(undelivered)
 }
 
-/// How often a refused message is published again, with pauses that double from the first: half a minute in all, longer
-/// than a queue takes to elect a new leader.
-const TRIES: u32 = 8;
+/// How often a refused message is published again, with pauses that double from the first: an answer for half a minute in
+/// all, longer than a queue takes to elect a new leader; a dead letter for two seconds, because the broker has it anyway.
+const ANSWER_TRIES: u32 = 8;
+const DEAD_LETTER_TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(120);
 
 /// Publishes again, with backoff, what the broker refused: `refused` are places, and `frame` makes the message of a place.
@@ -152,10 +189,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(120);
 async fn retry_refused<'a>(
     publisher: &mut Publisher<'_>,
     mut refused: Vec<usize>,
+    tries: u32,
     frame: impl Fn(&Publisher<'_>, usize) -> Frame<'a>,
 ) -> anyhow::Result<Unplaced> {
     let mut returned = Vec::new();
-    for attempt in 0..TRIES {
+    for attempt in 0..tries {
         if refused.is_empty() {
             break;
         }

@@ -90,14 +90,18 @@ impl Stores {
     }
 
     /// What is still to be done, in a few words each; nothing once all has come to its end.
-    pub(super) async fn outstanding(&self, site: &Site, broker: &Broker, published: &[Published]) -> Vec<String> {
+    async fn outstanding(&self, site: &Site, broker: &Broker, published: &[Published], poisoned: u64) -> Vec<String> {
         for queue in QUEUES {
             broker.collect_dead_letters(queue).await;
         }
         let (answers, dead) = (broker.answers(), dead_orders(&broker.dead_letters()));
         let is_open = |order: &&Published| !answers.contains_key(&order.id) && !dead.contains(&order.id);
         let unanswered = published.iter().filter(is_open).count();
-        let mut counts = vec![("published orders without an answer", i64::try_from(unanswered).unwrap())];
+        let found = poison(&broker.dead_letters()).len() as u64;
+        let mut counts = vec![
+            ("published orders without an answer", i64::try_from(unanswered).unwrap()),
+            ("poison messages that are not dead-lettered", i64::try_from(poisoned.saturating_sub(found)).unwrap()),
+        ];
         for (what, pool, count) in [
             ("events in the outbox of inventory", &self.inventory, "select count(*) from outbox"),
             ("events in the outbox of orders", &self.orders, "select count(*) from outbox"),
@@ -150,7 +154,6 @@ impl Stores {
 pub(super) struct Evidence<'a> {
     pub(super) plan: &'a Plan,
     pub(super) loaded: &'a Loaded,
-    pub(super) poisoned: u64,
     pub(super) answers: AllAnswers,
     pub(super) stores: Stores,
 }
@@ -197,26 +200,21 @@ impl Evidence<'_> {
     }
 
     fn check_dead_letters(&self, dead: &[DeadLetter], violations: &mut Violations) -> DeadLetters {
-        let mut poison = BTreeSet::new();
         let mut counts = DeadLetters::default();
-        for DeadLetter { queue, message_id, reason, .. } in dead {
+        for letter @ DeadLetter { queue, message_id, reason, .. } in dead {
             let told = format!("{queue}: {message_id:?} {reason:?}");
-            let is_poison = message_id.as_ref().is_some_and(|id| id.starts_with("poison-"));
             match reason {
                 None => violations.add("a dead letter has no reason", told),
-                Some(_) if is_poison => {
-                    counts.poison += 1;
-                    poison.insert(message_id);
-                }
+                Some(_) if is_poison(letter) => counts.poison += 1,
                 // It came back too often: to the broker that is poison.
                 Some(reason) if reason == "delivery_limit" => counts.at_delivery_limit += 1,
-                Some(reason) if reason.starts_with("nobody listens") && self.may_be_unheard() => counts.unheard += 1,
+                Some(reason)
+                    if (reason.starts_with("nobody listens") || reason == "rejected") && self.may_be_unheard() =>
+                {
+                    counts.unheard += 1;
+                }
                 Some(_) => violations.add("a valid message is dead-lettered", told),
             }
-        }
-        if (poison.len() as u64) < self.poisoned {
-            let told = format!("{} of {} poison messages", poison.len(), self.poisoned);
-            violations.add("a poison message is not dead-lettered", told);
         }
         counts
     }
@@ -320,6 +318,15 @@ pub(super) struct DeadLetters {
     pub(super) unheard: usize,
 }
 
+fn is_poison(letter: &DeadLetter) -> bool {
+    letter.message_id.as_ref().is_some_and(|id| id.starts_with("poison-"))
+}
+
+/// The ids of the poison messages among dead letters, once each.
+fn poison(dead: &[DeadLetter]) -> BTreeSet<&str> {
+    dead.iter().filter(|letter| is_poison(letter)).filter_map(|letter| letter.message_id.as_deref()).collect()
+}
+
 /// The orders whose OrderCreated was dead-lettered.
 fn dead_orders(dead: &[DeadLetter]) -> BTreeSet<String> {
     let dead = dead.iter().filter(|letter| letter.queue == queues::ORDER_CREATED);
@@ -376,12 +383,13 @@ pub(super) async fn settle(
     site: &Site,
     broker: &Broker,
     published: &[Published],
+    poisoned: u64,
     bound: Duration,
     violations: &mut Violations,
 ) -> Duration {
     let begun = Instant::now();
     loop {
-        let mut outstanding = stores.outstanding(site, broker, published).await;
+        let mut outstanding = stores.outstanding(site, broker, published, poisoned).await;
         outstanding.extend(site.not_ready().await);
         if outstanding.is_empty() || begun.elapsed() > bound {
             for detail in outstanding {
