@@ -147,7 +147,8 @@ pub async fn step(pool: &Pool, provider: &Provider, shop: &Shop, scan: &Scan) ->
     Ok(tried)
 }
 
-/// Has payments made, and brings their orders on.
+/// Has payments made, and brings their orders on: together, or each alone where one of them is locked. It could be locked by
+/// somebody who forgets it, and is due again with the same others.
 async fn charge(pool: &Pool, provider: &Provider, due: &[Key], shop: &Shop) -> Result<(), Fault> {
     let charged = provider.charge(due).await?;
     let mut news = Vec::with_capacity(charged.len());
@@ -163,8 +164,22 @@ async fn charge(pool: &Pool, provider: &Provider, due: &[Key], shop: &Shop) -> R
     if news.is_empty() {
         return Ok(());
     }
+    match advance(pool, &news, shop).await {
+        Err(fault @ (Fault::Locked(_) | Fault::TimedOut(_) | Fault::Sticky(_))) if news.len() > 1 => {
+            tracing::warn!(orders.len = news.len(), error = %fault, "paid orders cannot be brought on together; each alone");
+            let mut advanced = Ok(());
+            for news in news.chunks(1) {
+                advanced = advanced.and(advance(pool, news, shop).await);
+            }
+            advanced
+        }
+        advanced => advanced,
+    }
+}
+
+async fn advance(pool: &Pool, news: &[News], shop: &Shop) -> Result<(), Fault> {
     let mut tx = pool.begin().await?;
-    let outcomes = order::advance(&mut tx, &news, shop.waits()).await?;
+    let outcomes = order::advance(&mut tx, news, shop.waits()).await?;
     tx.commit().await?;
     order::count_settled(&outcomes);
     Ok(())

@@ -9,6 +9,9 @@ pub enum Fault {
     /// It took too long: a smaller batch may pass, and a single message will pass later.
     #[error("{0:#}")]
     TimedOut(anyhow::Error),
+    /// Somebody else has locked a row that some message in it needs, and does not let go: the others may pass.
+    #[error("{0:#}")]
+    Locked(anyhow::Error),
     /// It fails again and again: some message in it is the cause.
     #[error("{0:#}")]
     Sticky(anyhow::Error),
@@ -34,9 +37,11 @@ impl From<serde_json::Error> for Fault {
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         const CANCELLED: &str = "57014";
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
         let code = error.as_database_error().map(sqlx::error::DatabaseError::code);
         let sticks = match (&error, &code) {
             (_, Some(Some(code))) if code == CANCELLED => return Self::TimedOut(error.into()),
+            (_, Some(Some(code))) if code == LOCK_NOT_AVAILABLE => return Self::Locked(error.into()),
             (_, Some(code)) => code.as_deref().is_none_or(is_messages_fault),
             (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_), None) => true,
             _ => false,

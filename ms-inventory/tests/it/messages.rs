@@ -312,3 +312,40 @@ async fn dead_letters_can_be_looked_at_replayed_and_purged() {
     assert_eq!(again.data, b"one", "what is still no event is dead-lettered again");
     eventually("and back on the shelf", async || open().await.letters().len() == 2).await;
 }
+
+/// Somebody has left a transaction open in psql.
+#[tokio::test]
+async fn an_order_whose_stock_stays_locked_is_dead_lettered_and_the_others_are_answered() {
+    const OTHERS: usize = 20;
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let (locked, free) = (world.product(5).await, world.product(100).await);
+    let client = Client::connect(vhost.amqp_url()).await;
+    let limits = ["--database-lock-timeout-seconds", "1", "--batch-give-back-seconds", "2"];
+    let instance = world.start(&vhost, &limits).await;
+    // The first one is taken alone.
+    client.create("FIRST", &[(free, 1)]).await;
+    assert_eq!(client.answer().await["order_id"], "FIRST");
+    let mut left_open = world.pool.begin().await.unwrap();
+    sqlx::query("select from stock where product_id = $1 for update")
+        .bind(locked)
+        .execute(&mut *left_open)
+        .await
+        .unwrap();
+    client.create("LOCKED", &[(locked, 1)]).await;
+    for n in 0..OTHERS {
+        client.create(&format!("OTHER-{n}"), &[(free, 1)]).await;
+    }
+    let mut answered = BTreeSet::new();
+    while answered.len() < OTHERS {
+        let answer = client.answer().await;
+        assert_eq!(answer["event"], "StockReserved");
+        answered.insert(answer["order_id"].as_str().unwrap().to_owned());
+    }
+    assert!(!answered.contains("LOCKED"));
+    let dead = client.dead_letter().await;
+    assert!(String::from_utf8_lossy(&dead.data).contains("LOCKED"));
+    let reason = reason(&dead);
+    assert!(reason.starts_with("a row it needs stays locked: "), "{reason}");
+    drop(left_open);
+    instance.stop().await;
+}

@@ -84,7 +84,7 @@ pub(super) fn not_ended(error: EndError) -> Error {
 
 /// A fault of the database, which may be that others change the same.
 fn failed(fault: Fault) -> Error {
-    let (Fault::Server(error) | Fault::TimedOut(error) | Fault::Sticky(error)) = &fault;
+    let (Fault::Server(error) | Fault::TimedOut(error) | Fault::Locked(error) | Fault::Sticky(error)) = &fault;
     let code = error.downcast_ref().and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
     match code.and_then(|code| Refusal::of_sqlstate(&code)) {
         Some(refusal) => refusal.into(),

@@ -2,8 +2,10 @@
 
 use std::slice;
 
+use database::{Bounds, Database};
 use dev::testing::Vhost;
 use events::inventory::ReleaseCause;
+use messaging::Fault;
 use ms_orders::config::Shop;
 use ms_orders::order::{self, What};
 use ms_orders::payment::{self, Attempt, Key, Provider};
@@ -314,4 +316,26 @@ async fn a_due_payment_is_taken_by_one_of_those_who_look() {
     assert_eq!(steps.into_iter().map(Result::unwrap).sum::<usize>(), ORDERS);
     let asked = "select count(*) from provider_charges where requests = 1";
     assert_eq!(sqlx::query_scalar::<_, i64>(asked).fetch_one(&world.pool).await.unwrap(), ORDERS as i64);
+}
+
+/// Somebody has left a transaction open in psql.
+#[tokio::test]
+async fn an_order_that_stays_locked_keeps_no_other_from_being_paid() {
+    let world = World::new().await;
+    world.sell(&[(1, "1")]).await;
+    let shop = Shop { payment_delay_seconds: 0, ..shop() };
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let id = world.place(&[(1, 2)]).await;
+        world.confirm(&id, &shop).await;
+        ids.push(id);
+    }
+    let mut left_open = world.pool.begin().await.unwrap();
+    sqlx::query("select from orders where id = $1 for update").bind(&ids[1]).execute(&mut *left_open).await.unwrap();
+    let bounds = Bounds { database_lock_timeout_seconds: 1, ..Bounds::default() };
+    let pool = Database::open(&world.database.url().to_owned().into(), "test", &bounds).unwrap().pool;
+    let stepped = payment::step(&pool, &Provider::new(pool.clone()), &shop, &Scan::default()).await;
+    assert!(matches!(stepped, Err(Fault::Locked(_))), "{stepped:?}");
+    let completed = "select count(*) from orders where status = 'completed'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(completed).fetch_one(&world.pool).await.unwrap(), 4);
 }

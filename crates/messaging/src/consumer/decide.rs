@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use crate::topology::DELIVERY_LIMIT;
 /// - A batch that runs out of time is halved, because a slow server may bear a smaller one. If its half does so too, messages
 ///   are tried one by one: where all statements hang, that is soon found out.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
+/// - A message that is alone and whose rows somebody has locked is tried again after the others. If they pass and it does not
+///   within the limits, it is dead: who locks a row and forgets it must not stop all messages.
 ///
 /// No try is dropped before its time is up: a transaction that has begun ends by itself.
 ///
@@ -35,36 +38,47 @@ pub async fn decide<H: Handler>(
 ) -> anyhow::Result<Vec<Verdict>> {
     let wanted = || is_open() && !ending.is_cancelled();
     let begun = Instant::now();
-    let mut verdicts = Vec::with_capacity(batch.len());
+    let is_late = || begun.elapsed() >= limits.give_back_after();
+    let mut verdicts: Vec<Option<Verdict>> = vec![None; batch.len()];
     let whole = 0..batch.len();
     let mut undecided = vec![whole];
-    let (mut pauses, mut tries) = (pauses(), TRIES);
+    let (mut pauses, mut tries, mut put_off) = (pauses(), TRIES, HashSet::new());
     while let Some(range) = undecided.pop() {
         let part = &batch[range.clone()];
+        let has_passed = verdicts.iter().any(Option::is_some);
         match attempt(handler, part, limits.timeout(), ending).await {
             Ok(decided) => {
                 anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
-                verdicts.extend(decided);
+                for (at, verdict) in range.zip(decided) {
+                    verdicts[at] = Some(verdict);
+                }
                 tries = TRIES;
             }
-            Err(fault @ (Fault::Sticky(_) | Fault::TimedOut(_))) if part.len() > 1 => {
+            Err(fault @ (Fault::Sticky(_) | Fault::TimedOut(_) | Fault::Locked(_))) if part.len() > 1 => {
                 let messages = part.len();
                 tracing::warn!(queue, batch.len = messages, error = %fault, "a batch fails; dividing it");
                 anyhow::ensure!(wanted(), "the batch is no longer wanted");
-                if matches!(fault, Fault::TimedOut(_)) && messages < batch.len() {
+                if !matches!(fault, Fault::Sticky(_)) && messages < batch.len() {
                     undecided.extend(range.rev().map(|at| at..at + 1));
                 } else {
                     undecided.extend(halves(range).into_iter().rev());
                 }
             }
             Err(Fault::Sticky(error)) if tries == 0 => {
-                verdicts.push(Verdict::Dead(format!("cannot be handled: {error:#}")));
+                verdicts[range.start] = Some(Verdict::Dead(format!("cannot be handled: {error:#}")));
                 tries = TRIES;
+            }
+            Err(Fault::Locked(error)) if is_late() && (has_passed || !part.iter().all(may_go_back)) => {
+                verdicts[range.start] = Some(Verdict::Dead(format!("a row it needs stays locked: {error:#}")));
+            }
+            Err(Fault::Locked(_)) if !undecided.is_empty() && put_off.insert(range.start) => {
+                anyhow::ensure!(wanted(), "the batch is no longer wanted");
+                undecided.insert(0, range);
             }
             Err(fault) => {
                 if matches!(fault, Fault::Sticky(_)) {
                     tries -= 1;
-                } else if begun.elapsed() >= limits.give_back_after() && batch.iter().all(may_go_back) {
+                } else if is_late() && batch.iter().all(may_go_back) {
                     anyhow::bail!("a batch of {queue} goes back, because it cannot be handled: {fault}");
                 }
                 let pause = pauses.next().unwrap_or(MAX_PAUSE);
@@ -79,7 +93,7 @@ pub async fn decide<H: Handler>(
     }
     metrics::histogram!("batch_messages", "queue" => queue).record(batch.len() as f64);
     metrics::histogram!("batch_decide_seconds", "queue" => queue).record(begun.elapsed().as_secs_f64());
-    Ok(verdicts)
+    Ok(verdicts.into_iter().flatten().collect())
 }
 
 async fn attempt<H: Handler>(
@@ -228,6 +242,50 @@ mod tests {
         let decided = decide(&handler, "q", &batch(&["a"; 8]), limits, || true, &CancellationToken::new()).await;
         assert!(decided.unwrap_err().to_string().contains("goes back"));
         assert_eq!(*handler.0.lock().unwrap(), [8, 4, 1]);
+    }
+
+    /// Somebody has locked what the message "locked" needs.
+    struct Locked;
+
+    impl Handler for Locked {
+        async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+            if batch.iter().any(|message| message.data == b"locked") {
+                return Err(Fault::Locked(anyhow::anyhow!("canceling statement due to lock timeout")));
+            }
+            Ok(vec![Verdict::Done(vec![]); batch.len()])
+        }
+
+        async fn ready(&self) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_whose_rows_stay_locked_are_dead_once_their_neighbours_have_passed() {
+        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
+        let bodies = ["locked", "a", "b", "locked", "c", "locked"];
+        let decided = decide(&Locked, "q", &batch(&bodies), limits, || true, &CancellationToken::new()).await.unwrap();
+        for (body, verdict) in bodies.iter().zip(decided) {
+            let is_dead =
+                matches!(&verdict, Verdict::Dead(reason) if reason.starts_with("a row it needs stays locked"));
+            assert_eq!(is_dead, *body == "locked", "{verdict:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_rows_stay_locked_goes_back_and_is_dead_when_it_went_back_often() {
+        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
+        let mut alone = batch(&["locked"]);
+        let stop = CancellationToken::new();
+        assert!(
+            decide(&Locked, "q", &alone, limits, || true, &stop).await.unwrap_err().to_string().contains("goes back")
+        );
+        alone[0].redelivered = true;
+        let mut headers = FieldTable::default();
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt((DELIVERY_LIMIT / 2).into()));
+        alone[0].properties = alone[0].properties.clone().with_headers(headers);
+        let decided = decide(&Locked, "q", &alone, limits, || true, &stop).await.unwrap();
+        assert!(matches!(decided[..], [Verdict::Dead(_)]), "{decided:?}");
     }
 
     #[tokio::test]
