@@ -2,14 +2,20 @@
 //!
 //! A commit costs more than the order in it. So while one batch is placed those who come wait, and then go together: one
 //! when it is quiet, all who are there when it is busy. Nobody waits for others to come.
+//!
+//! An order whose account another transaction has locked is tried again after a pause. Its request pauses, and then sends
+//! it like a new one. So the order has no place in the queue meanwhile, a full queue delays it as it delays everybody, no
+//! worker waits for the queue, and the order is dropped with its request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use database::Pool;
 use messaging::Fault;
 use messaging::outbox::Relay;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Shop;
 use crate::order::{self, NewOrder, Order, PlaceError};
@@ -26,6 +32,14 @@ const DESKS: usize = 2;
 /// How long a transaction may take. More than a statement may, so that the server ends first what is slow; what takes longer
 /// is on a connection that has gone silent. Shorter than other work may take, because everybody waits behind it.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How long an order whose account is locked is tried again. As long as any statement waits for a lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first pause before such an order is tried again; each is twice the one before.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Places orders, together where several wait.
 #[derive(Debug, Clone)]
@@ -52,10 +66,24 @@ impl Till {
     /// Places an order. When this returns it is committed, and its event with it.
     ///
     /// # Errors
-    /// [`PlaceError`].
+    /// [`PlaceError`]; [`PlaceError::AccountBusy`] once it was tried for 5 s.
     pub async fn place(&self, order: NewOrder) -> Result<Order, PlaceError> {
+        let mut pauses = pauses();
+        let mut busy_until = None;
+        loop {
+            let placed = self.try_place(order.clone()).await;
+            let Err(PlaceError::AccountBusy) = placed else { return placed };
+            let pause = pauses.next().unwrap_or(MAX_PAUSE);
+            if Instant::now() + pause > *busy_until.get_or_insert_with(|| Instant::now() + BUSY_TIMEOUT) {
+                return placed;
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn try_place(&self, order: NewOrder) -> Result<Order, PlaceError> {
         let (answer, answered) = oneshot::channel();
-        let unanswered = || PlaceError::Fault(Fault::Server(anyhow::anyhow!("the till did not answer")));
+        let unanswered = || PlaceError::from(Fault::Server(anyhow::anyhow!("the till did not answer")));
         self.0.send(Customer { order, answer }).await.map_err(|_| unanswered())?;
         answered.await.map_err(|_| unanswered())?
     }
@@ -97,9 +125,10 @@ async fn serve(pool: &Pool, relay: &Relay, shop: &Shop, batch: Vec<Customer>) {
             relay.wake();
         }
         Err(fault) => {
-            let fault = fault.to_string();
+            // Each is told the cause. To place each alone could keep everybody waiting as often as there are orders.
+            let fault = Arc::new(fault);
             for answer in answers {
-                answer.send(Err(Fault::Server(anyhow::anyhow!("{fault}")).into())).ok();
+                answer.send(Err(PlaceError::Fault(fault.clone()))).ok();
             }
         }
     }
@@ -117,5 +146,15 @@ async fn commit(pool: &Pool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Res
         Ok(placed)
     };
     let late = |_| Fault::Server(anyhow::anyhow!("the database took more than {} s", TRANSACTION_TIMEOUT.as_secs()));
-    tokio::time::timeout(TRANSACTION_TIMEOUT, committing).await.map_err(late)?
+    timeout(TRANSACTION_TIMEOUT, committing).await.map_err(late)?
+}
+
+/// Each is longer by chance, so that instances that met do not meet again.
+fn pauses() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(MIN_PAUSE)
+        .with_max_delay(MAX_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_graphql::{Error, Value, value};
 use graphql::Refusal;
 use messaging::Fault;
@@ -34,6 +36,7 @@ pub(super) fn not_placed(error: PlaceError, shop: &Shop) -> Error {
             Refusal::conflict(message).with("field", "expectedTotal").with("quote", quoted(quote)).into()
         }
         PlaceError::OverLimit(over) => over_limit(over, shop).into(),
+        PlaceError::AccountBusy => Refusal::conflict(format!("{error}; try again")).into(),
         PlaceError::Fault(fault) => failed(fault),
     }
 }
@@ -78,13 +81,20 @@ pub(super) fn not_ended(error: EndError) -> Error {
         EndError::KeyReused { order_id } => {
             Refusal::conflict(message).with("field", "idempotencyKey").with("orderId", order_id).into()
         }
-        EndError::Fault(fault) => failed(fault),
+        EndError::Fault(fault) => failed(fault.into()),
     }
 }
 
 /// A fault of the database, which may be that others change the same.
-fn failed(fault: Fault) -> Error {
-    let (Fault::Server(error) | Fault::TimedOut(error) | Fault::Locked(error) | Fault::Sticky(error)) = &fault;
+fn failed(fault: Arc<Fault>) -> Error {
+    let error = match &*fault {
+        Fault::TimedOut(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "a statement took too long; its client is told to try again");
+            return Refusal::conflict("the database took too long; try again").into();
+        }
+        Fault::Server(error) | Fault::Locked(error) | Fault::Sticky(error) => error,
+    };
     let code = error.downcast_ref().and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
     match code.and_then(|code| Refusal::of_sqlstate(&code)) {
         Some(refusal) => refusal.into(),

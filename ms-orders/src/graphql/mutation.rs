@@ -51,7 +51,8 @@ impl Mutation {
     /// not between 1 and 1 000 000, or the total is beyond 9 999 999 999.99; as RATE_LIMITED, with
     /// `extensions.retryAfterSeconds`, where the account has too many orders, or units in them, PENDING and CONFIRMED, and
     /// as CONFLICT where this order alone asks for more units: `extensions` tells the `limit` and how much is `unpaid`. An
-    /// ADMIN has no such limit. For everybody who has signed in.
+    /// ADMIN has no such limit. As CONFLICT also where others change the same for so long that it was not placed: try again.
+    /// For everybody who has signed in.
     #[graphql(guard = "auth::guard::user", complexity = "CHANGE_COST + child_complexity")]
     async fn create_order(
         &self,

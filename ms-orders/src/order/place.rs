@@ -2,6 +2,7 @@ mod known;
 mod unpaid;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use ::events::OrderId;
 use ::events::orders::OrderCreated;
@@ -63,20 +64,30 @@ pub enum PlaceError {
     /// Its account has too much unpaid.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
+    /// Another transaction has locked its account. It can be placed once that has ended.
+    #[error("another request is placing orders for this account")]
+    AccountBusy,
     /// The key was used for another order.
     #[error("this idempotency key was used for another order")]
     KeyReused {
         /// The order it was used for.
         order_id: String,
     },
-    /// The database failed.
+    /// The database failed, perhaps for several orders at once.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Fault(Arc<Fault>),
+}
+
+impl From<Fault> for PlaceError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(Arc::new(fault))
+    }
 }
 
 /// Places orders, and has their events go out once the transaction is committed: a constant number of statements,
 /// however many. An order whose idempotency key was used for the same order before is that order, whatever the prices
-/// are now and however much its account has unpaid. One that cannot be placed does not hinder the others.
+/// are now and however much its account has unpaid. One that cannot be placed does not hinder the others, and no order waits
+/// for an account that another transaction has locked.
 ///
 /// # Errors
 /// Those of the database, which are everybody's.
@@ -101,7 +112,7 @@ pub async fn place(
         if new.key().is_some_and(|key| keys.contains(&key)) {
             continue;
         }
-        match quote(new, &sold, shop.fee_percent).and_then(|quote| Ok(accounts.add(new).map(|()| quote)?)) {
+        match quote(new, &sold, shop.fee_percent).and_then(|quote| accounts.add(new).map(|()| quote)) {
             Ok(quote) => {
                 keys.extend(new.key());
                 quoted.push((new, quote));

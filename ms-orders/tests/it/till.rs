@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use database::Bounds;
 use dev::proxy::Proxy;
+use dev::testing::Vhost;
 use futures::future::join_all;
 use messaging::outbox::Relay;
 use ms_orders::checkout::Refused;
 use ms_orders::order::{self, NewOrder, PlaceError};
 use ms_orders::till::Till;
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::statements::Statements;
-use crate::world::{World, eventually, new_order, shop};
+use crate::world::{CREATE, World, eventually, new_order, shop};
 
 fn till(world: &World) -> Till {
     Till::open(&world.connections, &Relay::new(world.connections.clone(), Duration::from_secs(1)), &shop())
@@ -102,6 +104,32 @@ async fn an_order_the_database_refuses_fails_alone() {
         assert_eq!(placed.is_ok(), n != 7, "{n}: {placed:?}");
     }
     assert_eq!((world.count("orders").await, world.count("outbox").await), (19, 19));
+}
+
+#[tokio::test]
+async fn orders_that_wait_in_vain_for_a_lock_are_each_told_to_try_again() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let timeouts =
+        |lock, statement| ["--database-lock-timeout-seconds", lock, "--database-statement-timeout-seconds", statement];
+    let lock_ends_first = world.start_without_broker(&vhost, &timeouts("1", "10")).await;
+    let statement_ends_first = world.start_without_broker(&vhost, &timeouts("10", "1")).await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("lock table orders in share mode").execute(&mut *lock).await.unwrap();
+    let input = json!({"input": {"items": [{"productId": "1", "quantity": 1}]}});
+    for (instance, message) in [
+        (&lock_ends_first, "others are changing the same; try again"),
+        (&statement_ends_first, "the database took too long; try again"),
+    ] {
+        for refusal in join_all((0..5).map(|_| instance.refusal(CREATE, input.clone()))).await {
+            assert_eq!(refusal["extensions"]["code"], "CONFLICT", "{refusal}");
+            assert_eq!(refusal["message"], message);
+        }
+    }
+    lock.rollback().await.unwrap();
+    assert_eq!(world.count("orders").await, 0);
+    lock_ends_first.stop().await;
+    statement_ends_first.stop().await;
 }
 
 #[tokio::test]

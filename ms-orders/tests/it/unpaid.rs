@@ -1,5 +1,6 @@
 //! How much one account may have unpaid at once.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use auth::{Caller, Role};
@@ -11,7 +12,8 @@ use messaging::outbox::Relay;
 use ms_orders::config::{Shop, UnpaidLimits};
 use ms_orders::order::{self, NewOrder, OverLimit, PlaceError, What};
 use ms_orders::till::Till;
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::PgTransaction;
 use uuid::Uuid;
 
 use crate::statements::Statements;
@@ -46,6 +48,72 @@ async fn unpaid(world: &World, caller: Caller) -> (i64, i64) {
     .fetch_one(&world.pool)
     .await
     .unwrap()
+}
+
+/// Holds the lock of an account, as another instance does that is slow, or whose connection hangs.
+async fn lock<'a>(world: &World, caller: Caller) -> PgTransaction<'a> {
+    let mut tx = world.pool.begin().await.unwrap();
+    let key = i32::try_from(caller.user_id.as_u128()).unwrap();
+    sqlx::query("select pg_advisory_xact_lock(x'61636374'::int, $1)").bind(key).execute(&mut *tx).await.unwrap();
+    tx
+}
+
+#[tokio::test]
+async fn an_account_that_is_locked_elsewhere_is_busy_and_hinders_no_other() {
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    let keyed = NewOrder { idempotency_key: Some("k".into()), ..order_of(ANN, 1) };
+    let before = place(&world, std::slice::from_ref(&keyed), &limited(2, 0)).await.remove(0).unwrap();
+    let lock = lock(&world, ANN).await;
+    let admin = Caller { role: Role::Admin, ..ANN };
+    let unknown = NewOrder { caller: ANN, ..new_order(&[(7, 1)]) };
+    let orders = [order_of(ANN, 1), order_of(BOB, 1), unknown, keyed, order_of(admin, 1), order_of(ANN, 2)];
+    let placed = place(&world, &orders, &limited(2, 0)).await;
+    assert!(matches!(placed[0], Err(PlaceError::AccountBusy)), "{:?}", placed[0]);
+    assert!(placed[1].is_ok(), "another account: {:?}", placed[1]);
+    assert!(matches!(placed[2], Err(PlaceError::Refused(_))), "it is refused anyway: {:?}", placed[2]);
+    assert_eq!(placed[3].as_ref().unwrap(), &before, "it is repeated");
+    assert!(placed[4].is_ok(), "it has no limit: {:?}", placed[4]);
+    assert!(matches!(placed[5], Err(PlaceError::AccountBusy)), "{:?}", placed[5]);
+    lock.rollback().await.unwrap();
+    assert!(place(&world, &[order_of(ANN, 1)], &limited(3, 0)).await[0].is_ok());
+    assert_eq!((unpaid(&world, ANN).await.0, unpaid(&world, BOB).await.0), (3, 1));
+}
+
+#[tokio::test]
+async fn an_order_of_a_locked_account_waits_for_it_and_nobody_waits_with_it() {
+    let world = World::new().await;
+    world.sell(&[(1, "10")]).await;
+    let relay = Relay::new(world.connections.clone(), Duration::from_secs(1));
+    let till = Till::open(&world.connections, &relay, &limited(10, 100));
+    let lock = lock(&world, ANN).await;
+    let mut of_ann = pin!(till.place(order_of(ANN, 1)));
+    // Both are in one batch, because both wait before the till looks for the first time.
+    tokio::select! {
+        biased;
+        placed = &mut of_ann => panic!("the account is locked: {placed:?}"),
+        placed = till.place(order_of(BOB, 1)) => drop(placed.unwrap()),
+    }
+    lock.rollback().await.unwrap();
+    of_ann.await.unwrap();
+    assert_eq!((unpaid(&world, ANN).await, unpaid(&world, BOB).await), ((1, 1), (1, 1)));
+}
+
+#[tokio::test]
+async fn whose_account_stays_locked_is_told_to_try_again() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let instance = world.start_without_broker(&vhost, &[]).await;
+    let _lock = lock(&world, ANN).await;
+    let input = json!({"input": {"items": [{"productId": "1", "quantity": 1}]}});
+    let answer = instance.send_as(&token(ANN.user_id, Role::User), CREATE, input.clone()).await;
+    assert_eq!(answer["errors"][0]["extensions"], json!({"code": "CONFLICT"}), "{answer}");
+    let message = "another request is placing orders for this account; try again";
+    assert_eq!(answer["errors"][0]["message"], message);
+    let answer = instance.send_as(&token(BOB.user_id, Role::User), CREATE, input).await;
+    assert_eq!(answer["errors"], Value::Null);
+    assert_eq!(world.count("orders").await, 1);
+    instance.stop().await;
 }
 
 /// Instances share nothing but the database.
@@ -158,7 +226,7 @@ async fn whoever_has_too_much_unpaid_is_told_the_limit() {
 
     let told: Vec<_> = refused.iter().map(|error| (&error["message"], &error["extensions"])).collect();
     let limit = |code: &str, constraint: &str, limit: i64, unpaid: i64| json!({"code": code, "constraint": constraint, "limit": limit, "unpaid": unpaid});
-    let later = |mut extensions: serde_json::Value| {
+    let later = |mut extensions: Value| {
         extensions["retryAfterSeconds"] = json!(5);
         extensions
     };

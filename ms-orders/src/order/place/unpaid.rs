@@ -1,12 +1,12 @@
 //! How much one account may have unpaid at once. Whoever orders and never pays holds stock that others cannot buy.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use auth::Role;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::NewOrder;
+use super::{NewOrder, PlaceError};
 use crate::config::UnpaidLimits;
 
 /// The advisory locks of accounts: "acct" in ASCII.
@@ -63,33 +63,39 @@ impl UnpaidLimits {
     }
 }
 
-/// The accounts of a batch that have limits, locked: nobody else places orders for them until the transaction ends.
+/// The accounts of a batch that have limits. This transaction has locked them, so that nobody else places orders for them
+/// until it ends, except those that another transaction had locked before.
 pub(super) struct Accounts {
     limits: UnpaidLimits,
     unpaid: HashMap<Uuid, Unpaid>,
+    busy: HashSet<Uuid>,
 }
 
 impl Accounts {
-    /// Locks the accounts of these orders, in one order, so that two batches cannot wait for each other. An ADMIN's orders
-    /// have no limits: they place them for others.
+    /// Locks the accounts of these orders, and waits for none: the orders of an account that another transaction has locked
+    /// must not keep the others waiting. An ADMIN's orders have no limits: they place them for others.
     pub(super) async fn lock(conn: &mut PgConnection, new: &[NewOrder], limits: UnpaidLimits) -> sqlx::Result<Self> {
         let limited = new.iter().map(|new| new.caller).filter(|caller| limits.exist() && caller.role == Role::User);
-        let unpaid: HashMap<Uuid, Unpaid> = limited.map(|caller| (caller.user_id, Unpaid::default())).collect();
-        let keys: BTreeSet<i32> = unpaid.keys().map(lock_key).collect();
+        let user_ids: HashSet<Uuid> = limited.map(|caller| caller.user_id).collect();
+        let keys: HashSet<i32> = user_ids.iter().map(lock_key).collect();
+        let mut busy_keys = Vec::new();
         if !keys.is_empty() {
             // The lock comes before anything is read, because a statement sees what was committed when it began.
-            sqlx::query!(
-                "select pg_advisory_xact_lock($1, key) from unnest($2::int[]) as key",
+            busy_keys = sqlx::query_scalar!(
+                r#"select key as "key!" from unnest($2::int[]) as key where not pg_try_advisory_xact_lock($1, key)"#,
                 LOCKS,
                 &Vec::from_iter(keys),
             )
-            .execute(conn)
+            .fetch_all(conn)
             .await?;
         }
-        Ok(Self { limits, unpaid })
+        let (busy, locked): (HashSet<_>, HashSet<_>) =
+            user_ids.into_iter().partition(|user_id| busy_keys.contains(&lock_key(user_id)));
+        let unpaid = locked.into_iter().map(|user_id| (user_id, Unpaid::default())).collect();
+        Ok(Self { limits, unpaid, busy })
     }
 
-    /// Counts what they have unpaid. Of each account it reads no more orders than the limit.
+    /// Counts what the locked ones have unpaid. Of each account it reads no more orders than the limit.
     pub(super) async fn count(&mut self, conn: &mut PgConnection) -> sqlx::Result<()> {
         if self.unpaid.is_empty() {
             return Ok(());
@@ -117,18 +123,23 @@ impl Accounts {
         Ok(())
     }
 
-    /// Counts one more order, if its account may have it.
-    pub(super) fn add(&mut self, new: &NewOrder) -> Result<(), OverLimit> {
-        if let Some(unpaid) = self.unpaid.get_mut(&new.caller.user_id)
-            && new.caller.role == Role::User
-        {
+    /// Counts one more order, if its account is locked and may have it.
+    pub(super) fn add(&mut self, new: &NewOrder) -> Result<(), PlaceError> {
+        let user_id = &new.caller.user_id;
+        if new.caller.role != Role::User {
+            return Ok(());
+        }
+        if self.busy.contains(user_id) {
+            return Err(PlaceError::AccountBusy);
+        }
+        if let Some(unpaid) = self.unpaid.get_mut(user_id) {
             *unpaid = self.limits.add(*unpaid, new.basket.units())?;
         }
         Ok(())
     }
 }
 
-/// Accounts that share a key wait for each other, and nothing else.
+/// Accounts that share a key keep each other busy, and nothing else.
 fn lock_key(user_id: &Uuid) -> i32 {
     let [.., a, b, c, d] = *user_id.as_bytes();
     i32::from_be_bytes([a, b, c, d])
