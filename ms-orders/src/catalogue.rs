@@ -5,6 +5,7 @@ mod unlisted;
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::{DateTime, Utc};
 use events::inventory::ProductEvent;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -101,6 +102,16 @@ pub async fn sold(conn: &mut PgConnection, product_ids: &[i64]) -> sqlx::Result<
 /// # Errors
 /// Those of the database.
 pub async fn keep(conn: &mut PgConnection, changes: impl IntoIterator<Item = Change>) -> sqlx::Result<()> {
+    store(conn, changes, None).await
+}
+
+/// Stores changes that are newer by their versions, and every change of a product that nothing has told of since
+/// `fill_began`.
+async fn store(
+    conn: &mut PgConnection,
+    changes: impl IntoIterator<Item = Change>,
+    fill_began: Option<DateTime<Utc>>,
+) -> sqlx::Result<()> {
     let newest = newest(changes);
     if newest.is_empty() {
         return Ok(());
@@ -122,13 +133,15 @@ pub async fn keep(conn: &mut PgConnection, changes: impl IntoIterator<Item = Cha
              version = excluded.version,
              deleted = excluded.deleted,
              told_at = greatest(catalogue.told_at, now())
-         where catalogue.version < excluded.version",
+         where catalogue.version < excluded.version
+            or catalogue.told_at < $7",
         column!(|change| change.product.product_id),
         column!(|change| change.product.sku.as_str()) as &[&str],
         column!(|change| change.product.name.as_str()) as &[&str],
         column!(|change| change.product.price),
         column!(|change| change.product.version),
         column!(|change| change.deleted),
+        fill_began,
     )
     .execute(conn)
     .await?;

@@ -1,9 +1,24 @@
 //! The fill: fetches all products from inventory's API, at each start and once in a while. The first time it brings those
 //! from before our queue existed; later, what a broker that lost its disk took along, deletions as well.
 //!
-//! It begins when the queue is there. What changes meanwhile arrives by the queue, and the newest version wins, so it
-//! does not matter which of the two brings a product first. What a complete fill did not list is [deleted](super::unlisted);
-//! one that ended early deletes nothing.
+//! A fill begins when the queue is there, so events tell of everything that changes meanwhile. A complete fill
+//! [deletes](super::unlisted) the products that it did not list; a fill that ended early deletes nothing.
+//!
+//! A page is the truth for each of its products that nothing has told of since the fill began, by `told_at`: it replaces the
+//! row, whatever the versions are, also a row that is deleted. Otherwise the newer version wins. The reasons:
+//!
+//! - The database sets `told_at` of an event when its transaction begins, and the event was received by then. So inventory
+//!   had committed an event with `told_at` before the fill's beginning before it read any page of the fill. The page is at
+//!   least as new as the event, unless inventory was set back (restored from a backup, for example). Then versions in
+//!   inventory are lower than the known ones, and the page is right.
+//! - An event that is consumed since the fill began may be newer than the page, because it may arrive between the reading
+//!   and the storing of the page. Its `told_at` is not before the beginning, so an older page does not replace it.
+//! - A page sets `told_at` when it is stored, not to the beginning of its fill. So a page that another instance's fill read
+//!   earlier does not replace it, although that fill may have begun later.
+//!
+//! After inventory was set back, an event with a version that is not above the known one is ignored until the next fill. So
+//! is an edit that inventory makes between the reading and the storing of a page if its event arrives there. An event from
+//! before the set-back that is consumed after the fill began wins by its version, until the next fill.
 
 use std::time::Duration;
 
@@ -17,7 +32,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Product, keep, unlisted};
+use super::{Change, Product, unlisted};
 use crate::config::Inventory;
 
 const QUERY: &str = "query Catalogue($after: String) {
@@ -84,7 +99,7 @@ pub async fn fill(
         count += page.edges.len();
         let products =
             page.edges.into_iter().map(|edge| edge.node.try_into()).collect::<anyhow::Result<Vec<Change>>>()?;
-        step(shutdown, store(pool, products, began)).await?;
+        step(shutdown, take(pool, products, began)).await?;
         if !page.page_info.has_next_page {
             break;
         }
@@ -119,10 +134,10 @@ async fn begin(pool: &Pool, filled: &CancellationToken) -> sqlx::Result<DateTime
     unlisted::begin(&mut connection).await
 }
 
-async fn store(pool: &Pool, products: Vec<Change>, began: DateTime<Utc>) -> sqlx::Result<()> {
+/// Takes the products of a page over, as the module's documentation says.
+async fn take(pool: &Pool, products: Vec<Change>, began: DateTime<Utc>) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
-    keep(&mut tx, products.iter().cloned()).await?;
-    unlisted::listed(&mut tx, &products, began).await?;
+    super::store(&mut tx, products, Some(began)).await?;
     tx.commit().await
 }
 

@@ -1,8 +1,8 @@
 //! Products that inventory lists no more: its ProductDeleted was lost, and a complete fill shows it.
 //!
-//! Each row remembers in `told_at` when inventory last told of the product, by the clock of this database: an event counts
-//! from its own time, a listing from the beginning of its fill. A fill deletes what nothing has told of since it began. It
-//! cannot delete what is sold:
+//! Each row remembers in `told_at` when inventory last told of the product, by the clock of this database: an event or a
+//! page counts from the beginning of the transaction that stores it. A fill deletes what nothing has told of since it began.
+//! It cannot delete what is sold:
 //!
 //! - Inventory lists by id, each page by itself after the last id of the page before. A product that exists from the
 //!   first page to the last is on one of them, and ids never change.
@@ -10,12 +10,11 @@
 //!   counts as telling; or we do not know of it yet, and there is nothing to delete.
 //! - What was told of before the fill began existed before its first page was asked for.
 //!
-//! A product that was deleted never comes back, so it does not matter whether its event still arrives.
+//! A product that was deleted never comes back, so it does not matter whether its event still arrives. Only an inventory
+//! that was set back lists it again, and then the next [fill](super::fill) sells it again.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-
-use super::Change;
 
 /// The most rows that are looked at in one statement.
 const STEP: i64 = 10_000;
@@ -26,29 +25,6 @@ const STEP: i64 = 10_000;
 /// Those of the database.
 pub(super) async fn begin(conn: &mut PgConnection) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(conn).await
-}
-
-/// Remembers that a fill that `began` then has listed these products. One that an earlier fill deleted by mistake, because
-/// it asked another inventory for example, is sold again.
-///
-/// # Errors
-/// Those of the database.
-pub(super) async fn listed(conn: &mut PgConnection, products: &[Change], began: DateTime<Utc>) -> sqlx::Result<()> {
-    // Deleted by its event, it has a newer version than any that is listed.
-    sqlx::query!(
-        "update catalogue
-         set told_at = $3,
-             deleted = deleted and catalogue.version <> listed.version
-         from unnest($1::bigint[], $2::bigint[]) as listed (product_id, version)
-         where catalogue.product_id = listed.product_id
-           and told_at < $3",
-        &products.iter().map(|change| change.product.product_id).collect::<Vec<_>>(),
-        &products.iter().map(|change| change.product.version).collect::<Vec<_>>(),
-        began,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// What [`delete`] did.

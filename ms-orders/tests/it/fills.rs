@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use graphql::page::{Cursor, Page, PageSize};
 use graphql::{Id, Limits};
 use ms_orders::catalogue::fill::fill;
-use ms_orders::catalogue::{Change, keep, sold};
+use ms_orders::catalogue::{Change, Product, keep, sold};
 use ms_orders::config::Inventory;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -37,11 +37,13 @@ struct Shared {
     /// The versions of the products, by their ids.
     products: Mutex<BTreeMap<i64, i64>>,
     requests: AtomicUsize,
-    before_page: Mutex<Option<Arc<BeforePage>>>,
+    before_page: Mutex<Option<Arc<Hook>>>,
+    after_page: Mutex<Option<Arc<Hook>>>,
 }
 
-/// Called before a page is read, with the number of the request: 1 is the first. Its error is the answer.
-type BeforePage = dyn Fn(usize) -> BoxFuture<'static, Result<(), StatusCode>> + Send + Sync;
+/// Called before a page is read, or between its reading and its answer, with the number of the request: 1 is the first. Its
+/// error is the answer.
+type Hook = dyn Fn(usize) -> BoxFuture<'static, Result<(), StatusCode>> + Send + Sync;
 
 impl Listing {
     pub(crate) fn of(ids: impl IntoIterator<Item = i64>) -> Self {
@@ -62,19 +64,30 @@ impl Listing {
         *self.0.before_page.lock().unwrap() = Some(Arc::new(call));
     }
 
+    fn after_page(&self, call: impl Fn(usize) -> BoxFuture<'static, Result<(), StatusCode>> + Send + Sync + 'static) {
+        *self.0.after_page.lock().unwrap() = Some(Arc::new(call));
+    }
+
     /// Serves it until the test ends, and returns where.
     pub(crate) async fn serve(&self) -> String {
         let of_requests = self.clone();
         let counted = from_fn(move |request: axum::extract::Request, next: Next| {
             let number = of_requests.0.requests.fetch_add(1, Ordering::SeqCst) + 1;
             let before_page = of_requests.0.before_page.lock().unwrap().clone();
+            let after_page = of_requests.0.after_page.lock().unwrap().clone();
             async move {
                 if let Some(before_page) = before_page
                     && let Err(status) = before_page(number).await
                 {
                     return status.into_response();
                 }
-                next.run(request).await
+                let page = next.run(request).await;
+                if let Some(after_page) = after_page
+                    && let Err(status) = after_page(number).await
+                {
+                    return status.into_response();
+                }
+                page
             }
         });
         let schema = Schema::build(Query(self.clone()), EmptyMutation, EmptySubscription);
@@ -136,14 +149,26 @@ async fn sold_of(world: &World, ids: &[i64]) -> Vec<i64> {
 #[tokio::test]
 async fn the_catalogue_is_filled_from_inventory_at_each_start_and_what_is_newer_stays() {
     let listing = Listing::of(1..=250);
-    // The first request meets an inventory that is not well yet.
-    listing.before_page(|number| {
-        Box::pin(async move { if number == 1 { Err(StatusCode::SERVICE_UNAVAILABLE) } else { Ok(()) } })
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let pool = world.pool.clone();
+    listing.before_page(move |number| {
+        let pool = pool.clone();
+        Box::pin(async move {
+            match number {
+                // The first request meets an inventory that is not well yet.
+                1 => return Err(StatusCode::SERVICE_UNAVAILABLE),
+                2 => {
+                    let newer = [changed(1, 6, "77"), deleted(2, 6)];
+                    keep(&mut pool.acquire().await.unwrap(), newer).await.unwrap();
+                }
+                _ => (),
+            }
+            Ok(())
+        })
     });
     let url = listing.serve().await;
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     let mut conn = world.pool.acquire().await.unwrap();
-    keep(&mut conn, [changed(1, 6, "77"), deleted(2, 6), changed(3, 4, "77")]).await.unwrap();
+    keep(&mut conn, [changed(3, 4, "77")]).await.unwrap();
     let instance = world.start(&vhost, &["--inventory-url", &url]).await;
     eventually("the catalogue is filled", async || is_filled(&instance).await).await;
     assert_eq!(listing.requests(), 4, "one that failed, and three pages");
@@ -235,7 +260,7 @@ async fn a_fill_that_ends_early_deletes_nothing() {
 /// Asked somewhere else, it deletes everything; asked where it belongs, it brings everything back.
 #[tokio::test]
 async fn what_was_deleted_by_mistake_is_sold_again_and_what_was_deleted_by_its_event_is_not() {
-    let listing = Listing::of(1..=3);
+    let listing = Listing::of(1..=2);
     let (right, wrong) = (inventory(listing.serve().await), inventory(Listing::default().serve().await));
     let world = World::new().await;
     keep(&mut world.pool.acquire().await.unwrap(), [deleted(3, 6)]).await.unwrap();
@@ -248,6 +273,92 @@ async fn what_was_deleted_by_mistake_is_sold_again_and_what_was_deleted_by_its_e
     fill(&world.connections, &wrong, &filled, &shutdown).await.unwrap();
     keep(&mut world.pool.acquire().await.unwrap(), [changed(2, 7, "1")]).await.unwrap();
     assert_eq!(sold_of(&world, &[1, 2, 3]).await, [2], "an event is newer than a deletion by a fill");
+}
+
+/// Its database was restored from a backup: versions and deletions that were told are not so any more.
+#[tokio::test]
+async fn what_inventory_lists_after_it_was_set_back_is_sold_at_its_price() {
+    let inventory = inventory(Listing::of([500, 600]).serve().await);
+    let world = World::new().await;
+    let mut conn = world.pool.acquire().await.unwrap();
+    keep(&mut conn, [changed(500, 9, "9"), deleted(600, 9), changed(700, 9, "9")]).await.unwrap();
+    fill(&world.connections, &inventory, &CancellationToken::new(), &CancellationToken::new()).await.unwrap();
+    let known = sold(&mut conn, &[500, 600, 700]).await.unwrap();
+    assert_eq!(known.len(), 2, "{known:?}");
+    for (id, price) in [(500, "5.00"), (600, "6.00")] {
+        let Product { sku, name, price: charged, version, .. } = &known[&id];
+        assert_eq!((sku.as_str(), name.as_str(), *version), (format!("S{id}").as_str(), "N", 5));
+        assert_eq!(charged.to_string(), price);
+    }
+    keep(&mut conn, [changed(500, 6, "7")]).await.unwrap();
+    assert_eq!(sold(&mut conn, &[500]).await.unwrap()[&500].price.to_string(), "7.00", "its next edit");
+}
+
+#[tokio::test]
+async fn what_an_event_tells_between_the_reading_of_a_page_and_its_storing_stays() {
+    let listing = Listing::of(1..=3);
+    let inventory = inventory(listing.serve().await);
+    let world = World::new().await;
+    keep(&mut world.pool.acquire().await.unwrap(), [changed(1, 5, "1"), changed(2, 5, "1")]).await.unwrap();
+    let pool = world.pool.clone();
+    listing.after_page(move |_| {
+        let pool = pool.clone();
+        Box::pin(async move {
+            let newer = [changed(1, 6, "77"), deleted(2, 6), changed(3, 6, "77")];
+            keep(&mut pool.acquire().await.unwrap(), newer).await.unwrap();
+            Ok(())
+        })
+    });
+    fill(&world.connections, &inventory, &CancellationToken::new(), &CancellationToken::new()).await.unwrap();
+    let known = sold(&mut world.pool.acquire().await.unwrap(), &[1, 2, 3]).await.unwrap();
+    let price = |id| known.get(&id).map(|product| product.price.to_string());
+    assert_eq!((price(1), price(2), price(3)), (Some("77.00".into()), None, Some("77.00".into())));
+}
+
+/// The event of an edit brings nothing new where another instance's fill has listed the edit already.
+#[tokio::test]
+async fn an_older_page_of_a_fill_that_began_later_overwrites_nothing() {
+    let listing = Listing::of([1]);
+    let inventory = inventory(listing.serve().await);
+    let world = World::new().await;
+    keep(&mut world.pool.acquire().await.unwrap(), [changed(1, 5, "1")]).await.unwrap();
+    let (edited, stored) = (CancellationToken::new(), CancellationToken::new());
+    let awaited = edited.clone();
+    listing.before_page(move |number| {
+        let edited = awaited.clone();
+        Box::pin(async move {
+            if number == 1 {
+                edited.cancelled().await;
+            }
+            Ok(())
+        })
+    });
+    let (of_page, awaited) = (listing.clone(), stored.clone());
+    listing.after_page(move |number| {
+        let (listing, edited, stored) = (of_page.clone(), edited.clone(), awaited.clone());
+        Box::pin(async move {
+            if number == 2 {
+                listing.products().insert(1, 6);
+                edited.cancel();
+                stored.cancelled().await;
+            }
+            Ok(())
+        })
+    });
+    let fill = async || {
+        fill(&world.connections, &inventory, &CancellationToken::new(), &CancellationToken::new()).await.unwrap();
+    };
+    let first = async {
+        fill().await;
+        keep(&mut world.pool.acquire().await.unwrap(), [changed(1, 6, "1")]).await.unwrap();
+        stored.cancel();
+    };
+    let second = async {
+        eventually("the first fill asks for its page", async || listing.requests() == 1).await;
+        fill().await;
+    };
+    tokio::join!(first, second);
+    assert_eq!(sold(&mut world.pool.acquire().await.unwrap(), &[1]).await.unwrap()[&1].version, 6);
 }
 
 /// It counts from the beginning of its transaction, which was before that of the fill.
@@ -307,6 +418,8 @@ struct Model {
     living: BTreeMap<i64, i64>,
     used: BTreeSet<i64>,
     late: Vec<Change>,
+    /// The newest versions whose events came at once.
+    told: BTreeMap<i64, i64>,
 }
 
 /// Something that is done in inventory: what, to which product, and whether its event comes at once, later or never.
@@ -316,26 +429,29 @@ impl Model {
     /// Does it, and returns the event if it comes at once. Ids are taken before they are committed, so a new one may be
     /// smaller than others.
     fn edit(&mut self, (what, pick, fate): Edit) -> Option<Change> {
-        let event = if what == 0 {
+        let (id, version, event) = if what == 0 {
             let id = pick;
             if !self.used.insert(id) {
                 return None;
             }
             self.living.insert(id, 1);
-            changed(id, 1, "1")
+            (id, 1, changed(id, 1, "1"))
         } else {
             let id = *self.living.range(pick..).next()?.0;
             let version = self.living[&id] + 1;
             if what == 1 {
                 self.living.insert(id, version);
-                changed(id, version, "1")
+                (id, version, changed(id, version, "1"))
             } else {
                 self.living.remove(&id);
-                deleted(id, version)
+                (id, version, deleted(id, version))
             }
         };
         match fate {
-            0 => return Some(event),
+            0 => {
+                self.told.insert(id, version);
+                return Some(event);
+            }
             1 => self.late.push(event),
             _ => (),
         }
@@ -343,7 +459,8 @@ impl Model {
     }
 }
 
-/// Products are created, edited and deleted while the pages are read, and events are late or lost.
+/// Products are created, edited and deleted while the pages are read and stored, and events are late or lost. In the end
+/// inventory is set back to its beginning.
 #[tokio::test]
 async fn a_fill_deletes_nothing_that_is_sold_whatever_happens_meanwhile() {
     let mut runner = TestRunner::default();
@@ -360,12 +477,14 @@ async fn a_fill_deletes_nothing_that_is_sold_whatever_happens_meanwhile() {
         // Every second id is free for those who come later.
         let first: Vec<Change> = (0..250).filter_map(|n| model.lock().unwrap().edit((0, 2 * n, 0))).collect();
         keep_all(&world.pool, first).await;
-        *listing.products() = model.lock().unwrap().living.clone();
+        let backup = model.lock().unwrap().living.clone();
+        *listing.products() = backup.clone();
 
         let (of_page, shared, pool, script) = (listing.clone(), model.clone(), world.pool.clone(), edits.clone());
-        listing.before_page(move |number| {
+        let steps = AtomicUsize::new(0);
+        let edit: Arc<Hook> = Arc::new(move |_| {
             let (listing, model, pool) = (of_page.clone(), shared.clone(), pool.clone());
-            let edits = script[number % script.len()].clone();
+            let edits = script[steps.fetch_add(1, Ordering::SeqCst) % script.len()].clone();
             Box::pin(async move {
                 let events = {
                     let mut model = model.lock().unwrap();
@@ -379,6 +498,8 @@ async fn a_fill_deletes_nothing_that_is_sold_whatever_happens_meanwhile() {
                 Ok(())
             })
         });
+        *listing.0.before_page.lock().unwrap() = Some(edit.clone());
+        *listing.0.after_page.lock().unwrap() = Some(edit);
         let inventory = inventory(listing.serve().await);
         let (filled, shutdown) = (CancellationToken::new(), CancellationToken::new());
         for _ in 0..2 {
@@ -390,18 +511,26 @@ async fn a_fill_deletes_nothing_that_is_sold_whatever_happens_meanwhile() {
             let living = model.lock().unwrap().living.clone();
             let wrong: Vec<i64> = gone.into_iter().filter(|id| living.contains_key(id)).collect();
             assert_eq!(wrong, [0; 0], "they are sold in inventory: {edits:?}");
+            let known: BTreeMap<i64, i64> = versions(&world, "true").await;
+            let told = model.lock().unwrap().told.clone();
+            let overwritten: Vec<_> = told.into_iter().filter(|(id, version)| known[id] < *version).collect();
+            assert_eq!(overwritten, [(0, 0); 0], "an older page overwrote an event: {edits:?}");
         }
         // Now all is quiet.
         *listing.0.before_page.lock().unwrap() = None;
+        *listing.0.after_page.lock().unwrap() = None;
         let late = std::mem::take(&mut model.lock().unwrap().late);
         keep_all(&world.pool, late).await;
         fill(&world.connections, &inventory, &filled, &shutdown).await.unwrap();
-        let sold: BTreeMap<i64, i64> = sqlx::query_as("select product_id, version from catalogue where not deleted")
-            .fetch_all(&world.pool)
-            .await
-            .unwrap()
-            .into_iter()
-            .collect();
-        assert_eq!(sold, model.lock().unwrap().living, "{edits:?}");
+        assert_eq!(versions(&world, "not deleted").await, model.lock().unwrap().living, "{edits:?}");
+
+        *listing.products() = backup.clone();
+        fill(&world.connections, &inventory, &filled, &shutdown).await.unwrap();
+        assert_eq!(versions(&world, "not deleted").await, backup, "{edits:?}");
     }
+}
+
+async fn versions(world: &World, condition: &'static str) -> BTreeMap<i64, i64> {
+    let query = format!("select product_id, version from catalogue where {condition}");
+    sqlx::query_as(sqlx::AssertSqlSafe(query)).fetch_all(&world.pool).await.unwrap().into_iter().collect()
 }
