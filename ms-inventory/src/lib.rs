@@ -21,7 +21,7 @@ use auth::Keys;
 use boot::config::{Authorities, ExposeSecret};
 use boot::health::Health;
 use boot::service::Running;
-use database::Database;
+use database::{Database, Failures};
 use messaging::Progress;
 use messaging::outbox::Relay;
 use messaging::session::Broker;
@@ -64,7 +64,8 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         graphql::router(database.requests.clone(), relay.clone(), config.process.http.rate_limit_cost_per_second);
     let routes = trust.identified(routes, config.process.environment);
     let progress = Progress::default();
-    let health = health(&shutdown, &database, &broker, &progress, trust.keys());
+    let failures = Failures::default();
+    let health = health(&shutdown, &database, &broker, &progress, &failures, trust.keys());
     let routes = boot::http::router(routes, health, metrics);
     let pool = database.pool.clone();
     let (engine, limits) = (config.engine, config.limits);
@@ -75,7 +76,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         migrated?;
         tokio::join!(
             broker.run(shutdown, &worker),
-            sweeper::run(pool, relay, engine, shutdown),
+            sweeper::run(pool, relay, engine, &failures, shutdown),
             trust.follow(shutdown),
         );
         Ok(())
@@ -105,10 +106,11 @@ fn health(
     database: &Database,
     broker: &Broker,
     progress: &Progress,
+    failures: &Failures,
     keys: &Keys,
 ) -> Health {
     let (database, broker, keys) = (database.clone(), broker.clone(), keys.clone());
-    let (progress, delivery) = (progress.clone(), progress.clone());
+    let (progress, delivery, failures) = (progress.clone(), progress.clone(), failures.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
@@ -117,5 +119,6 @@ fn health(
         .needs("rabbitmq", move || std::future::ready(broker.check()))
         .needs("messages", move || std::future::ready(progress.check()))
         .uses("delivery", move || std::future::ready(delivery.check_delivery()))
+        .uses("background-work", move || std::future::ready(failures.check()))
         .uses("token-keys", move || std::future::ready(keys.check()))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use database::Pool;
+use database::{Failures, Pool};
 use messaging::Fault;
 use messaging::outbox::Relay;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use crate::{hold, ledger};
 const FORGET_PERIOD: Duration = Duration::from_secs(60);
 
 /// Sweeps until `shutdown`.
-pub async fn run(pool: &Pool, relay: &Relay, engine: &Engine, shutdown: &CancellationToken) {
+pub async fn run(pool: &Pool, relay: &Relay, engine: &Engine, failures: &Failures, shutdown: &CancellationToken) {
     let expire = || async {
         let expired = hold::expire_due(pool).await?;
         if expired > 0 {
@@ -32,7 +32,7 @@ pub async fn run(pool: &Pool, relay: &Relay, engine: &Engine, shutdown: &Cancell
     };
     let period = Duration::from_millis(engine.sweep_period_ms);
     tokio::join!(
-        database::repeat("expired holds have to wait", period, shutdown, expire),
-        database::repeat("old idempotency keys have to wait", FORGET_PERIOD, shutdown, forget),
+        database::repeat("expired holds", period, shutdown, failures, expire),
+        database::repeat("old idempotency keys", FORGET_PERIOD, shutdown, failures, forget),
     );
 }

@@ -25,7 +25,7 @@ use auth::Keys;
 use boot::config::{Authorities, ExposeSecret};
 use boot::health::Health;
 use boot::service::Running;
-use database::Database;
+use database::{Database, Failures};
 use messaging::Progress;
 use messaging::outbox::Relay;
 use messaging::session::Broker;
@@ -74,7 +74,8 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     );
     let routes = trust.identified(routes, config.process.environment);
     let progress = Progress::default();
-    let health = health(&shutdown, &database, &broker, &progress, &filled, trust.keys());
+    let failures = Failures::default();
+    let health = health(&shutdown, &database, &broker, &progress, &failures, &filled, trust.keys());
     let routes = boot::http::router(routes, health, metrics);
     let (pool, inventory) = (database.pool.clone(), config.inventory);
     let (shop, limits) = (config.shop, config.limits);
@@ -85,9 +86,9 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
         migrated?;
         tokio::join!(
             broker.run(shutdown, &worker),
-            catalogue::fill::run(pool, &inventory, listening, &filled, shutdown),
-            payment::run(pool, relay, shop, shutdown),
-            overdue::run(pool, relay, shop, shutdown),
+            catalogue::fill::run(pool, &inventory, listening, &filled, &failures, shutdown),
+            payment::run(pool, relay, shop, &failures, shutdown),
+            overdue::run(pool, relay, shop, &failures, shutdown),
             trust.follow(shutdown),
         );
         Ok(())
@@ -117,11 +118,12 @@ fn health(
     database: &Database,
     broker: &Broker,
     progress: &Progress,
+    failures: &Failures,
     filled: &CancellationToken,
     keys: &Keys,
 ) -> Health {
     let (database, broker, filled, keys) = (database.clone(), broker.clone(), filled.clone(), keys.clone());
-    let (progress, delivery) = (progress.clone(), progress.clone());
+    let (progress, delivery, failures) = (progress.clone(), progress.clone(), failures.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
@@ -130,6 +132,7 @@ fn health(
         .uses("rabbitmq", move || std::future::ready(broker.check()))
         .uses("messages", move || std::future::ready(progress.check()))
         .uses("delivery", move || std::future::ready(delivery.check_delivery()))
+        .uses("background-work", move || std::future::ready(failures.check()))
         .uses("catalogue", move || {
             std::future::ready(if filled.is_cancelled() { Ok(()) } else { Err("not filled yet".to_owned()) })
         })

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ::events::orders::{OrderCompleted, OrderCreated, OrderRefunded};
 use ::events::{Item, OrderId};
 use chrono::{DateTime, Utc};
-use database::Pool;
+use database::{Failures, Pool};
 use messaging::outbox::Relay;
 use messaging::{Fault, Outgoing, Trace, outbox};
 use sqlx::PgConnection;
@@ -36,7 +36,7 @@ const LEAST_ASKS: i32 = 5;
 const FORGET_PERIOD: Duration = Duration::from_secs(60);
 
 /// Does what is overdue, and forgets old idempotency keys, until `shutdown`.
-pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
+pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, failures: &Failures, shutdown: &CancellationToken) {
     let scan = Scan::default();
     let step = || async { Ok::<_, Fault>(step(pool, relay, shop, &scan).await?.is_full) };
     let forget = || async {
@@ -47,8 +47,8 @@ pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &Cancellatio
     };
     let period = Duration::from_millis(shop.reask_period_ms);
     tokio::join!(
-        database::repeat("overdue orders have to wait", period, shutdown, step),
-        database::repeat("old idempotency keys have to wait", FORGET_PERIOD, shutdown, forget),
+        database::repeat("overdue orders", period, shutdown, failures, step),
+        database::repeat("old idempotency keys", FORGET_PERIOD, shutdown, failures, forget),
     );
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ::events::OrderId;
 use chrono::{DateTime, Utc};
-use database::Pool;
+use database::{Failures, Pool};
 use messaging::outbox::Relay;
 use messaging::{Fault, Trace};
 use rust_decimal::Decimal;
@@ -117,7 +117,7 @@ pub async fn of(conn: &mut PgConnection, order_ids: &[String]) -> sqlx::Result<V
 }
 
 /// Makes and returns payments until `shutdown`, looking for them once in each period.
-pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &CancellationToken) {
+pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, failures: &Failures, shutdown: &CancellationToken) {
     let (provider, scan) = (Provider::new(pool.clone()), Scan::default());
     let step = || async {
         let tried = step(pool, &provider, shop, &scan).await?;
@@ -127,7 +127,7 @@ pub async fn run(pool: &Pool, relay: &Relay, shop: &Shop, shutdown: &Cancellatio
         Ok::<_, Fault>(tried == STEP as usize)
     };
     let period = Duration::from_millis(shop.payment_period_ms);
-    database::repeat("payments have to wait", period, shutdown, step).await;
+    database::repeat("payments", period, shutdown, failures, step).await;
 }
 
 /// Tries the payments that are due, and tells how many there were. A constant number of statements.

@@ -26,7 +26,7 @@ use backon::{ExponentialBuilder, Retryable};
 use boot::config::Environment;
 use boot::health::Health;
 use boot::service::Running;
-use database::{Database, Pool, WORK_TIMEOUT, is_passing};
+use database::{Database, Failures, Pool, WORK_TIMEOUT, is_passing};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +77,8 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let routes = auth::bearer::identified(graphql::router(&database, &signing, &hasher, &config), verifier);
     let routes = routes.merge(published_keys(signing.clone()));
     let routes = routes.merge(demo_token(config.process.environment, &database, &signing));
-    let routes = boot::http::router(routes, health(&shutdown, &database, &signing), metrics);
+    let failures = Failures::default();
+    let routes = boot::http::router(routes, health(&shutdown, &database, &failures, &signing), metrics);
     let Config { process, port, accounts, .. } = config;
     let environment = process.environment;
     let work = {
@@ -92,7 +93,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
             });
             let Some(prepared) = shutdown.run_until_cancelled(preparing).await else { return Ok(()) };
             prepared?;
-            tokio::join!(signing.follow(KEYS_PERIOD, &shutdown), tidy(&database.pool, &shutdown));
+            tokio::join!(signing.follow(KEYS_PERIOD, &shutdown), tidy(&database.pool, &failures, &shutdown));
             Ok(())
         }
     };
@@ -152,18 +153,24 @@ fn demo_token(environment: Environment, database: &Database, signing: &signing::
     })
 }
 
-fn health(shutdown: &CancellationToken, database: &Database, signing: &signing::Signing) -> Health {
-    let (database, signing) = (database.clone(), signing.clone());
+fn health(
+    shutdown: &CancellationToken,
+    database: &Database,
+    failures: &Failures,
+    signing: &signing::Signing,
+) -> Health {
+    let (database, failures, signing) = (database.clone(), failures.clone(), signing.clone());
     Health::new(shutdown.clone())
         .needs("postgres", move || {
             let database = database.clone();
             async move { database.check().await }
         })
+        .uses("background-work", move || std::future::ready(failures.check()))
         .needs("signing-key", move || std::future::ready(signing.check()))
 }
 
 /// Deletes sessions that are over, until `shutdown`.
-async fn tidy(pool: &Pool, shutdown: &CancellationToken) {
+async fn tidy(pool: &Pool, failures: &Failures, shutdown: &CancellationToken) {
     let tidy = || session::forget_ended(pool);
-    database::repeat("old sessions have to wait", TIDY_PERIOD, shutdown, tidy).await;
+    database::repeat("old sessions", TIDY_PERIOD, shutdown, failures, tidy).await;
 }

@@ -1,7 +1,7 @@
 //! A service's PostgreSQL database: its connections, transactions, migrations and health.
 //!
 //! In reading order: [`Pool`] hands out connections, [`Transaction`] begins and commits, [`Bounds`] limits every wait,
-//! [`repeat`] is how background work is done, [`migrate`](Database::migrate) brings the schema up to date,
+//! [`repeat`] is how background work is done, [`Failures`] what health says of it, [`migrate`](Database::migrate) brings the schema up to date,
 //! [`check`](Database::check) tells whether writes work.
 //!
 //! **Architecture invariant:** a connection in the pool is idle: no statement is unanswered, and no transaction is open.
@@ -10,6 +10,7 @@
 
 mod bounds;
 mod connection;
+mod failures;
 mod health;
 mod migrations;
 mod pool;
@@ -17,6 +18,7 @@ mod work;
 
 pub use bounds::Bounds;
 pub use connection::{Connection, Transaction};
+pub use failures::Failures;
 pub use health::refuse_read_only;
 pub use migrations::is_passing;
 pub use pool::Pool;

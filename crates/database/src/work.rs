@@ -4,6 +4,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::Failures;
+
 /// How long one unit of background work may take, if its user says nothing else. More than a statement may take, so that the
 /// server ends first what is slow; what takes longer is on a connection that has gone silent.
 pub const WORK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,11 +40,13 @@ pub async fn stopped_within<T>(limit: Duration, stop: &CancellationToken, work: 
 }
 
 /// Runs a unit of work once in each `period` until `stop`, and again at once for as long as it says that it left something
-/// to do. Each is [`bounded`]. When one fails or takes too long, the log says `failed`, and the next begins a period later.
+/// to do. Each is [`bounded`]. When one fails or takes too long, the log and `failures` tell, and the next begins a period
+/// later. `name` is how the work is called, in the plural.
 pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
-    failed: &'static str,
+    name: &'static str,
     period: Duration,
     stop: &CancellationToken,
+    failures: &Failures,
     mut work: impl FnMut() -> F,
 ) {
     while stop.run_until_cancelled(sleep(period)).await.is_some() {
@@ -54,7 +58,8 @@ pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
                 Some(Err(error)) => error.to_string(),
                 None => "it takes too long".to_owned(),
             };
-            tracing::warn!(error, "{failed}");
+            tracing::warn!(error, "{name} have to wait");
+            failures.failed(name, error);
             break;
         }
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::Context;
 use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
-use database::{Pool, WORK_TIMEOUT, bounded};
+use database::{Failures, Pool, WORK_TIMEOUT, bounded};
 use reqwest::Client;
 use rust_decimal::Decimal;
 use serde::Deserialize;
@@ -47,6 +47,9 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
+/// How the fills are called in health.
+const FILLS: &str = "fills of the catalogue";
+
 /// Fills the catalogue as soon as `listening`, and at least once in each period; tries again until it is done. `filled` is
 /// cancelled then, or at once where it was filled at an earlier start. After `shutdown` it finishes the step it is in.
 pub async fn run(
@@ -54,6 +57,7 @@ pub async fn run(
     inventory: &Inventory,
     listening: &CancellationToken,
     filled: &CancellationToken,
+    failures: &Failures,
     shutdown: &CancellationToken,
 ) {
     shutdown.run_until_cancelled(listening.cancelled()).await;
@@ -69,6 +73,7 @@ pub async fn run(
                 let pause = retries.next().unwrap_or(MAX_PAUSE);
                 let (error, pause_ms) = (format!("{error:#}"), pause.as_millis());
                 tracing::warn!(error, pause_ms, "the catalogue cannot be filled yet");
+                failures.failed(FILLS, error);
                 pause
             }
         };

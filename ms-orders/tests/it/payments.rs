@@ -339,3 +339,24 @@ async fn an_order_that_stays_locked_keeps_no_other_from_being_paid() {
     let completed = "select count(*) from orders where status = 'completed'";
     assert_eq!(sqlx::query_scalar::<_, i64>(completed).fetch_one(&world.pool).await.unwrap(), 4);
 }
+
+#[tokio::test]
+async fn health_tells_of_payments_that_fail() {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    world.sell(&[(1, "10")]).await;
+    let inventory = Inventory::connect(vhost.amqp_url()).await;
+    let instance = world.start(&vhost, SOON).await;
+    let rename = async |from: &str, to: &str| {
+        let statement = format!("alter table {from} rename to {to}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+    };
+    rename("provider_charges", "elsewhere").await;
+    let id = place(&instance, "card").await;
+    inventory.reserve(&id).await;
+    let told = async || instance.health().await["dependencies"]["background-work"].to_string();
+    eventually("health tells of it", async || told().await.contains("payments have failed for")).await;
+    assert!(instance.is_ready().await, "orders are taken all the same");
+    rename("elsewhere", "provider_charges").await;
+    instance.order_once(&id, "COMPLETED").await;
+    instance.stop().await;
+}
