@@ -338,3 +338,24 @@ async fn health_tells_of_answers_that_nobody_gets() {
     assert!(instance.is_ready().await, "it can work");
     instance.stop().await;
 }
+
+#[tokio::test]
+async fn health_tells_of_holds_that_cannot_expire() {
+    let network = Network::new().await;
+    let product = network.world.product(100).await;
+    let instance = network.start(&["--sweep-period-ms", "100"]).await;
+    let refuse = "create function refuse() returns trigger language plpgsql as $$ begin raise 'refused'; end $$;
+                  create trigger refuse before update on holds
+                  for each row when (new.status = 'expired') execute function refuse()";
+    sqlx::raw_sql(refuse).execute(&network.world.pool).await.unwrap();
+    network.client.create("A", &[(product, 1)]).await;
+    assert_eq!(network.client.answer().await["event"], "StockReserved");
+    network.world.let_holds_run_out().await;
+    eventually("it tells", async || {
+        let reason = instance.health().await["dependencies"]["background-work"]["reason"].clone();
+        reason.as_str().is_some_and(|reason| reason.starts_with("expired holds have failed for"))
+    })
+    .await;
+    assert!(instance.is_ready().await, "it can work");
+    instance.stop().await;
+}
