@@ -10,7 +10,7 @@ use bench::scenario::size::History;
 use bench::scenario::{backlog, hot, instances, latency, orders, overload, paid, rejections, size, soak, throughput};
 use dev::testing::Folder;
 
-const EFFORT: Effort = Effort { rounds: 1, length: Duration::from_millis(300), busy_machine: true };
+const EFFORT: Effort = Effort { rounds: 1, length: Duration::from_millis(100), busy_machine: true };
 
 fn has_figures(section: &Section, rows: usize) {
     assert_eq!(section.rows.len(), rows, "{section}");

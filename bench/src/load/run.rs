@@ -24,6 +24,9 @@ const LONGEST_LAG: Duration = Duration::from_secs(300);
 /// Pause of a sender whom the broker owes too many confirms.
 const THROTTLED: Duration = Duration::from_millis(1);
 
+/// How long a stretch that is over waits for answers between two looks.
+const WAITING: Duration = Duration::from_millis(10);
+
 /// Orders being sent and answered, stretch by stretch. Nothing is lost between two of them.
 pub struct Run<'client> {
     client: &'client mut Client,
@@ -88,7 +91,8 @@ impl<'client> Run<'client> {
         })
     }
 
-    /// Sends at a pace until `length` has passed and all that was due until then is sent.
+    /// Sends at a pace until `length` has passed, all that was due until then is sent, and an order is answered: on a busy
+    /// machine a short stretch could end before, and a rate of none is no measurement.
     ///
     /// # Errors
     /// When an order is told two things, or the broker refuses one or takes none for too long.
@@ -103,13 +107,15 @@ impl<'client> Run<'client> {
         loop {
             let now = Instant::now();
             let all_sent = self.send_due(now.min(self.planned)).await?;
-            if now >= self.planned && all_sent {
+            let is_measured = !self.latency.is_empty() || self.sent.outstanding() == 0;
+            if now >= self.planned && all_sent && is_measured {
                 break;
             }
             ensure!(now < self.planned + LONGEST_LAG, "the broker takes the orders too slowly");
             let wake = match self.arrivals.next_due() {
                 _ if self.client.is_throttled() => now + THROTTLED,
                 _ if !all_sent => now,
+                _ if now >= self.planned => now + WAITING,
                 due => due.unwrap_or(self.planned).min(self.planned),
             };
             self.hear(wake).await?;
