@@ -141,8 +141,9 @@ pub async fn step(pool: &Pool, provider: &Provider, shop: &Shop, scan: &Scan) ->
     }
     let (returning, due): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(status, _)| *status == Status::Returning);
     let tried = returning.len() + due.len();
-    charge(pool, provider, &keys(due), shop).await?;
-    give_back(pool, provider, &keys(returning)).await?;
+    let charged = charge(pool, provider, &keys(due), shop).await;
+    // What hinders those who pay must not hinder those who are paid back.
+    give_back(pool, provider, &keys(returning)).await.and(charged)?;
     metrics::counter!("payments_tried_total").increment(tried as u64);
     Ok(tried)
 }

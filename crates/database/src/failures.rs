@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// Health tells of work that failed again after so long. Once may have been a moment's.
 const TOLD_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a failure is remembered. Longer than the longest pause before the same is tried again (a payment: 60 s); that nothing
-/// was due meanwhile does not show that it would have succeeded.
-const REMEMBERED_FOR: Duration = Duration::from_secs(65);
+/// How long a failure is remembered. Longer than the longest pause before the same is tried again (60 s) and the time that it may
+/// take ([`WORK_TIMEOUT`](crate::WORK_TIMEOUT)). That nothing was due meanwhile does not show that it would have succeeded.
+const REMEMBERED_FOR: Duration = Duration::from_secs(90);
 
 /// Which background work of a service fails, and since when. No request and no message waits for that work, so nothing else
 /// shows that it does not get on.
@@ -30,7 +30,7 @@ impl Failures {
         failures.insert(name, Failure { first, last: now, error });
     }
 
-    /// Whether no work has failed again and again in the last 65 s.
+    /// Whether no work has failed again and again in the last 90 s.
     ///
     /// # Errors
     /// Which has, since when, and its last error.

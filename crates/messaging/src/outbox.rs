@@ -41,7 +41,7 @@ const LAST_RETRY_SECONDS: i32 = 10;
 /// The same for an event that the broker did not confirm in time. Longer, because it may be on its way yet, and the step that
 /// waits for it holds up the others.
 const FIRST_LATE_RETRY_SECONDS: i32 = 8;
-const LAST_LATE_RETRY_SECONDS: i32 = 300;
+const LAST_LATE_RETRY_SECONDS: i32 = 60;
 
 /// Stores events to be published after the transaction commits. One statement, however many.
 ///
@@ -142,7 +142,9 @@ impl Relay {
             match bounded(WORK_TIMEOUT, stop, self.step(&publisher, progress)).await {
                 Some(Ok(step)) => {
                     reopen_first = step.refused + step.unconfirmed > 0;
-                    is_silent = step.placed == 0 && (step.unconfirmed > 0 || is_silent);
+                    // Until the broker answers for an event again, or another instance has placed what is left.
+                    let is_answered = step.taken > step.unconfirmed;
+                    is_silent = !is_answered && (step.unconfirmed > 0 || is_silent && self.scan().left);
                     if is_silent {
                         failing = Some(unit);
                     }

@@ -187,6 +187,14 @@ async fn a_queue_that_confirms_nothing_holds_up_no_other_and_ends_no_session() {
         broker.suspend_queue("mute", false);
         eventually("all are placed", async || left(&world).await == 0).await;
         eventually("health is well", async || progress.check().is_ok()).await;
+
+        broker.suspend_queue("mute", true);
+        store(&world, &[released("B", 3)]).await;
+        eventually("health tells that nothing is confirmed", async || progress.check().is_err()).await;
+        // As another instance does that has placed it.
+        sqlx::query("delete from outbox").execute(&world.pool).await.unwrap();
+        eventually("health is well, though nothing was placed here", async || progress.check().is_ok()).await;
+        broker.suspend_queue("mute", false);
         stop.cancel();
     };
     let (relayed, ()) = tokio::join!(relaying, watching);
@@ -196,7 +204,7 @@ async fn a_queue_that_confirms_nothing_holds_up_no_other_and_ends_no_session() {
         let event: Value = serde_json::from_slice(&message.data).unwrap();
         quantities.push(event["items"][0]["quantity"].as_i64().unwrap());
     }
-    assert!(quantities.is_sorted() && quantities.last() == Some(&2), "{quantities:?}");
+    assert!(quantities.is_sorted() && quantities.contains(&2), "{quantities:?}");
 }
 
 /// It takes longer than a step may.

@@ -320,7 +320,7 @@ async fn a_due_payment_is_taken_by_one_of_those_who_look() {
 
 /// Somebody has left a transaction open in psql.
 #[tokio::test]
-async fn an_order_that_stays_locked_keeps_no_other_from_being_paid() {
+async fn an_order_that_stays_locked_keeps_no_other_from_being_paid_or_paid_back() {
     let world = World::new().await;
     world.sell(&[(1, "1")]).await;
     let shop = Shop { payment_delay_seconds: 0, ..shop() };
@@ -330,6 +330,11 @@ async fn an_order_that_stays_locked_keeps_no_other_from_being_paid() {
         world.confirm(&id, &shop).await;
         ids.push(id);
     }
+    sqlx::query("update payments set status = 'returning' where order_id = $1")
+        .bind(&ids[4])
+        .execute(&world.pool)
+        .await
+        .unwrap();
     let mut left_open = world.pool.begin().await.unwrap();
     sqlx::query("select from orders where id = $1 for update").bind(&ids[1]).execute(&mut *left_open).await.unwrap();
     let bounds = Bounds { database_lock_timeout_seconds: 1, ..Bounds::default() };
@@ -337,7 +342,9 @@ async fn an_order_that_stays_locked_keeps_no_other_from_being_paid() {
     let stepped = payment::step(&pool, &Provider::new(pool.clone()), &shop, &Scan::default()).await;
     assert!(matches!(stepped, Err(Fault::Locked(_))), "{stepped:?}");
     let completed = "select count(*) from orders where status = 'completed'";
-    assert_eq!(sqlx::query_scalar::<_, i64>(completed).fetch_one(&world.pool).await.unwrap(), 4);
+    assert_eq!(sqlx::query_scalar::<_, i64>(completed).fetch_one(&world.pool).await.unwrap(), 3);
+    let returned = "select count(*) from payments where status = 'returned'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(returned).fetch_one(&world.pool).await.unwrap(), 1);
 }
 
 #[tokio::test]

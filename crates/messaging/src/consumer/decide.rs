@@ -10,7 +10,7 @@ use lapin::message::Delivery;
 use lapin::types::AMQPValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, Limits, Verdict};
+use super::{Handler, Limits, SUSPECT_AFTER, Verdict};
 use crate::Fault;
 use crate::topology::DELIVERY_LIMIT;
 
@@ -22,7 +22,7 @@ use crate::topology::DELIVERY_LIMIT;
 ///   are tried one by one: where all statements hang, that is soon found out.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
 /// - A message that is alone and whose rows somebody has locked is tried again after the others. If they pass and it does not
-///   within the limits, it is dead: who locks a row and forgets it must not stop all messages.
+///   within the limits either, it is dead: who locks a row and forgets it must not stop all messages.
 ///
 /// No try is dropped before its time is up: a transaction that has begun ends by itself.
 ///
@@ -68,10 +68,17 @@ pub async fn decide<H: Handler>(
                 verdicts[range.start] = Some(Verdict::Dead(format!("cannot be handled: {error:#}")));
                 tries = TRIES;
             }
-            Err(Fault::Locked(error)) if is_late() && (has_passed || !part.iter().all(may_go_back)) => {
+            Err(Fault::Locked(error))
+                if is_late()
+                    && (has_passed && put_off.contains(&range.start)
+                        || part.iter().any(|message| times_returned(message) >= SUSPECT_AFTER)) =>
+            {
                 verdicts[range.start] = Some(Verdict::Dead(format!("a row it needs stays locked: {error:#}")));
             }
-            Err(Fault::Locked(_)) if !undecided.is_empty() && put_off.insert(range.start) => {
+            // Where some are locked and none has passed, somebody may have locked a table: the batch goes back.
+            Err(Fault::Locked(_))
+                if (has_passed || !is_late() || put_off.len() < MAX_PUT_OFF) && put_off.insert(range.start) =>
+            {
                 anyhow::ensure!(wanted(), "the batch is no longer wanted");
                 undecided.insert(0, range);
             }
@@ -124,6 +131,9 @@ pub(super) fn times_returned(message: &Delivery) -> i64 {
     let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
     count.and_then(AMQPValue::as_long_long_int).unwrap_or_default()
 }
+
+/// How many messages may be found locked, beyond the time of their batch, before one has passed.
+const MAX_PUT_OFF: usize = 2;
 
 /// A message that fails alone is tried so many times more: what made it fail may have been a moment's.
 const TRIES: usize = 2;
@@ -244,12 +254,24 @@ mod tests {
         assert_eq!(*handler.0.lock().unwrap(), [8, 4, 1]);
     }
 
-    /// Somebody has locked what the message "locked" needs.
-    struct Locked;
+    /// Somebody has locked what the message "locked" needs, for so many tries; and how many there were.
+    struct Locked {
+        tries: usize,
+        tried: Mutex<usize>,
+    }
+
+    impl Locked {
+        fn for_tries(tries: usize) -> Self {
+            Self { tries, tried: Mutex::new(0) }
+        }
+    }
 
     impl Handler for Locked {
         async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
-            if batch.iter().any(|message| message.data == b"locked") {
+            let is_locked = batch.iter().any(|message| message.data == b"locked");
+            let mut tried = self.tried.lock().unwrap();
+            *tried += usize::from(is_locked);
+            if is_locked && *tried <= self.tries {
                 return Err(Fault::Locked(anyhow::anyhow!("canceling statement due to lock timeout")));
             }
             Ok(vec![Verdict::Done(vec![]); batch.len()])
@@ -264,7 +286,10 @@ mod tests {
     async fn messages_whose_rows_stay_locked_are_dead_once_their_neighbours_have_passed() {
         let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
         let bodies = ["locked", "a", "b", "locked", "c", "locked"];
-        let decided = decide(&Locked, "q", &batch(&bodies), limits, || true, &CancellationToken::new()).await.unwrap();
+        let decided =
+            decide(&Locked::for_tries(usize::MAX), "q", &batch(&bodies), limits, || true, &CancellationToken::new())
+                .await
+                .unwrap();
         for (body, verdict) in bodies.iter().zip(decided) {
             let is_dead =
                 matches!(&verdict, Verdict::Dead(reason) if reason.starts_with("a row it needs stays locked"));
@@ -273,18 +298,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_whose_rows_are_locked_is_tried_again_after_its_neighbours() {
+        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
+        // With the others, and alone; it passes when it is tried again.
+        let handler = Locked::for_tries(2);
+        let decided = decide(&handler, "q", &batch(&["a", "locked"]), limits, || true, &CancellationToken::new()).await;
+        assert_eq!(decided.unwrap(), vec![Verdict::Done(vec![]); 2]);
+        assert_eq!(*handler.tried.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_which_all_rows_are_locked_goes_back_after_five_tries() {
+        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
+        let handler = Locked::for_tries(usize::MAX);
+        let decided = decide(&handler, "q", &batch(&["locked"; 8]), limits, || true, &CancellationToken::new()).await;
+        assert!(decided.unwrap_err().to_string().contains("goes back"));
+        assert_eq!(*handler.tried.lock().unwrap(), 5);
+    }
+
+    #[tokio::test]
     async fn a_message_whose_rows_stay_locked_goes_back_and_is_dead_when_it_went_back_often() {
         let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
         let mut alone = batch(&["locked"]);
-        let stop = CancellationToken::new();
+        let (stop, handler) = (CancellationToken::new(), Locked::for_tries(usize::MAX));
         assert!(
-            decide(&Locked, "q", &alone, limits, || true, &stop).await.unwrap_err().to_string().contains("goes back")
+            decide(&handler, "q", &alone, limits, || true, &stop).await.unwrap_err().to_string().contains("goes back")
         );
         alone[0].redelivered = true;
         let mut headers = FieldTable::default();
-        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt((DELIVERY_LIMIT / 2).into()));
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(SUSPECT_AFTER));
         alone[0].properties = alone[0].properties.clone().with_headers(headers);
-        let decided = decide(&Locked, "q", &alone, limits, || true, &stop).await.unwrap();
+        let decided = decide(&handler, "q", &alone, limits, || true, &stop).await.unwrap();
         assert!(matches!(decided[..], [Verdict::Dead(_)]), "{decided:?}");
     }
 
