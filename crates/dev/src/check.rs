@@ -1,7 +1,6 @@
 //! `cargo dev test`: everything that must hold before a change is shared, on servers of its own.
 
 use std::fs;
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -16,11 +15,6 @@ use crate::servers::{self, Servers};
 use crate::tally::Tally;
 use crate::testing::{self, Folder};
 use crate::{dependencies, interrupt, npm_audit, playground, workspace};
-
-/// Tests wait for servers and time-outs for most of their time: ms-inventory's took 354 s with one thread for each of two
-/// cores, and 265 s with two.
-const TEST_THREADS_PER_CORE: usize = 2;
-const TEST_THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 
 /// What to test.
 #[derive(Clone, Debug, Default)]
@@ -186,10 +180,6 @@ impl Check {
         cargo.env("SQLX_OFFLINE", "true").envs(testing::environment(&self.servers));
         cargo.env(testing::FOLDER_VARIABLE, self.folders.path());
         cargo.args(["test", "--no-fail-fast"]);
-        if std::env::var_os(TEST_THREADS_VARIABLE).is_none() {
-            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-            cargo.env(TEST_THREADS_VARIABLE, (TEST_THREADS_PER_CORE * cores).to_string());
-        }
         match &selection.package {
             Some(package) => cargo.args(["--package", package]),
             None => cargo.arg("--workspace"),
