@@ -145,7 +145,7 @@ async fn commit(pool: &Pool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Res
         tx.commit().await?;
         Ok(placed)
     };
-    let late = |_| Fault::Server(anyhow::anyhow!("the database took more than {} s", TRANSACTION_TIMEOUT.as_secs()));
+    let late = |_| Fault::TimedOut(anyhow::anyhow!("the database took more than {} s", TRANSACTION_TIMEOUT.as_secs()));
     timeout(TRANSACTION_TIMEOUT, committing).await.map_err(late)?
 }
 
