@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use database::Pool;
 use messaging::Fault;
 use messaging::outbox::Relay;
@@ -68,7 +67,7 @@ impl Till {
     /// # Errors
     /// [`PlaceError`]; [`PlaceError::AccountBusy`] once it was tried for 5 s.
     pub async fn place(&self, order: NewOrder) -> Result<Order, PlaceError> {
-        let mut pauses = pauses();
+        let mut pauses = database::backoff(MIN_PAUSE, MAX_PAUSE);
         let mut busy_until = None;
         loop {
             let placed = self.try_place(order.clone()).await;
@@ -147,14 +146,4 @@ async fn commit(pool: &Pool, orders: &[NewOrder], shop: &Shop) -> Result<Vec<Res
     };
     let late = |_| Fault::TimedOut(anyhow::anyhow!("the database took more than {} s", TRANSACTION_TIMEOUT.as_secs()));
     timeout(TRANSACTION_TIMEOUT, committing).await.map_err(late)?
-}
-
-/// Each is longer by chance, so that instances that met do not meet again.
-fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(MIN_PAUSE)
-        .with_max_delay(MAX_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

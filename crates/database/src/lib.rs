@@ -1,8 +1,8 @@
 //! A service's PostgreSQL database: its connections, transactions, migrations and health.
 //!
 //! In reading order: [`Pool`] hands out connections, [`Transaction`] begins and commits, [`Bounds`] limits every wait,
-//! [`repeat`] is how background work is done, [`Failures`] what health says of it, [`migrate`](Database::migrate) brings the schema up to date,
-//! [`check`](Database::check) tells whether writes work.
+//! [`repeat`] runs background work, [`Failures`] tells health which of it fails, [`migrate`](Database::migrate) brings the
+//! schema up to date, [`check`](Database::check) tells whether writes work.
 //!
 //! **Architecture invariant:** a connection in the pool is idle: no statement is unanswered, and no transaction is open.
 //! A guard that is dropped in the middle of a statement closes its connection, so that whatever is dropped at an `await`
@@ -22,7 +22,7 @@ pub use failures::Failures;
 pub use health::refuse_read_only;
 pub use migrations::is_passing;
 pub use pool::Pool;
-pub use work::{DELETED_AT_ONCE, WORK_TIMEOUT, bounded, repeat, stopped_within};
+pub use work::{DELETED_AT_ONCE, WORK_TIMEOUT, backoff, bounded, repeat, stopped_within};
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};

@@ -1,7 +1,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
@@ -30,12 +29,7 @@ impl Database {
     /// # Errors
     /// When a migration itself fails, which waiting does not cure.
     pub async fn migrate(&self, migrator: &Migrator) -> anyhow::Result<()> {
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(MAX_PAUSE)
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut pauses = crate::backoff(Duration::from_millis(100), MAX_PAUSE);
         loop {
             match self.try_migrate(migrator).await {
                 Ok(()) => break,

@@ -1,6 +1,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,12 @@ pub async fn repeat<E: Display, F: Future<Output = Result<bool, E>>>(
             break;
         }
     }
+}
+
+/// The pauses between tries, without end: they double from `min` to `max`. Each is up to twice as long by chance, so that those
+/// who failed together do not try again together.
+pub fn backoff(min: Duration, max: Duration) -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default().with_min_delay(min).with_max_delay(max).with_jitter().without_max_times().build()
 }
 
 #[cfg(test)]

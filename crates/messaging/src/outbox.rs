@@ -121,7 +121,7 @@ impl Relay {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut publisher = Publisher::open(connection, app_id).await?;
-        let (mut failing, mut reopen_first, mut is_silent) = (None, false, false);
+        let (mut failing, mut reopen_first, mut is_unanswered) = (None, false, false);
         loop {
             let last_look = stop.is_cancelled();
             // A broker short of memory or disk takes nothing, and a step would hold its lock for as long.
@@ -142,10 +142,11 @@ impl Relay {
             match bounded(WORK_TIMEOUT, stop, self.step(&publisher, progress)).await {
                 Some(Ok(step)) => {
                     reopen_first = step.refused + step.unconfirmed > 0;
-                    // Until the broker answers for an event again, or another instance has placed what is left.
+                    // From a step that got no confirm until the broker answers for an event again, or another instance has
+                    // placed what is left.
                     let is_answered = step.taken > step.unconfirmed;
-                    is_silent = !is_answered && (step.unconfirmed > 0 || is_silent && self.scan().left);
-                    if is_silent {
+                    is_unanswered = !is_answered && (step.unconfirmed > 0 || is_unanswered && self.scan().left);
+                    if is_unanswered {
                         failing = Some(unit);
                     }
                     if step.more {

@@ -99,8 +99,9 @@ impl<'c> Publisher<'c> {
         }
     }
 
-    /// Publishes messages and waits for their confirms, together for at most `limit`. What is not confirmed by then may be taken
-    /// yet: the next messages go through [another channel](Self::reopen).
+    /// Publishes messages and waits for their confirms, for at most `limit` in all. The broker may still take a message that is
+    /// not confirmed by then. Its confirm could come in with those of the next batch, so [`reopen`](Self::reopen) must come
+    /// before that.
     ///
     /// # Errors
     /// When the connection breaks.

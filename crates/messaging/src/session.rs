@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use database::stopped_within;
 use futures::future::BoxFuture;
 use lapin::tcp::OwnedTLSConfig;
@@ -215,21 +214,17 @@ pub(crate) fn is_blocked(connection: &ConnectionStatus) -> bool {
 
 /// Waits at most `limit` for the broker, and `None` is beyond it.
 ///
-/// While it [blocks](is_blocked) the connection, it is waited for: on another one it would take nothing either. Once it does so
-/// no more, the limit begins anew.
+/// While the broker [blocks](is_blocked) the connection, the wait goes on: on another connection it would take nothing either.
+/// When it unblocks the connection, the limit begins anew.
 pub(crate) async fn unless_blocked<T>(
     connection: &ConnectionStatus,
     limit: Duration,
     waiting: impl Future<Output = T>,
 ) -> Option<T> {
-    waiting_unless(|| is_blocked(connection), limit, waiting).await
+    wait_unless(|| is_blocked(connection), limit, waiting).await
 }
 
-async fn waiting_unless<T>(
-    is_blocked: impl Fn() -> bool,
-    limit: Duration,
-    waiting: impl Future<Output = T>,
-) -> Option<T> {
+async fn wait_unless<T>(is_blocked: impl Fn() -> bool, limit: Duration, waiting: impl Future<Output = T>) -> Option<T> {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     let mut waiting = pin!(waiting);
     let mut left = limit;
@@ -248,12 +243,7 @@ async fn waiting_unless<T>(
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 fn pauses() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(MAX_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    database::backoff(Duration::from_millis(100), MAX_PAUSE)
 }
 
 #[cfg(test)]
@@ -269,13 +259,13 @@ mod tests {
         const LIMIT: Duration = Duration::from_secs(15);
         let begun = Instant::now();
         let blocked_for = |limit| move || begun.elapsed() < limit;
-        assert_eq!(waiting_unless(blocked_for(Duration::ZERO), LIMIT, pending::<()>()).await, None);
+        assert_eq!(wait_unless(blocked_for(Duration::ZERO), LIMIT, pending::<()>()).await, None);
         assert_eq!(begun.elapsed(), LIMIT);
 
         let begun = Instant::now();
         // Blocked until just before the limit would be over.
         let is_blocked = move || begun.elapsed() < LIMIT - Duration::from_secs(1);
-        assert_eq!(waiting_unless(is_blocked, LIMIT, sleep(LIMIT + LIMIT / 2)).await, Some(()));
-        assert_eq!(waiting_unless(|| false, LIMIT, sleep(LIMIT / 2)).await, Some(()));
+        assert_eq!(wait_unless(is_blocked, LIMIT, sleep(LIMIT + LIMIT / 2)).await, Some(()));
+        assert_eq!(wait_unless(|| false, LIMIT, sleep(LIMIT / 2)).await, Some(()));
     }
 }

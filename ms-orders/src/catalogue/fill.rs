@@ -23,7 +23,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ConstantBuilder};
 use chrono::{DateTime, Utc};
 use database::{Failures, Pool, WORK_TIMEOUT, bounded};
 use reqwest::Client;
@@ -272,10 +272,5 @@ fn until_next(period: Duration) -> Duration {
 }
 
 fn retries() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(MAX_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    database::backoff(Duration::from_millis(200), MAX_PAUSE)
 }

@@ -3,7 +3,6 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use database::bounded;
 use futures::FutureExt;
 use lapin::message::Delivery;
@@ -147,12 +146,7 @@ fn halves(range: Range<usize>) -> [Range<usize>; 2] {
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(MAX_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    database::backoff(Duration::from_millis(50), MAX_PAUSE)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use uuid::Uuid;
 
 use super::Verdict;
 use crate::publisher::{CONFIRM_TIMEOUT, Frame};
@@ -48,7 +49,7 @@ pub async fn answer<'c>(
     Ok(Answered { batch: answered, dead, publisher, answers, dead_letters })
 }
 
-/// The last step: waits for the confirms, then acknowledges the whole batch and every delivery before it.
+/// The last step: waits for the confirms, then acknowledges the batch.
 ///
 /// What the broker refuses, because a queue is full or has no leader at the moment, is published again: an answer for half a
 /// minute, a dead letter for two seconds. A message whose answer nobody listens to is dead-lettered with that reason, and so is
@@ -58,7 +59,8 @@ pub async fn answer<'c>(
 /// the reason. So it holds up no other message.
 ///
 /// # Errors
-/// When the connection breaks. Nothing of the batch is acknowledged then.
+/// When the connection breaks, or the broker neither takes nor refuses a message within 30 s. Nothing of the batch is
+/// acknowledged then.
 pub async fn settle<'c>(
     channel: &Channel,
     queue: &'static str,
@@ -69,37 +71,39 @@ pub async fn settle<'c>(
     // One after the other: both wait for the same channel.
     let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
     let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
-    let sent: HashSet<String> =
-        batch.iter().flat_map(|(_, answers)| answers).map(|answer| answer.message_id.to_string()).collect();
+    let is_answer = |id: &str| {
+        let id = Uuid::parse_str(id).ok();
+        batch.iter().flat_map(|(_, answers)| answers).any(|answer| Some(answer.message_id) == id)
+    };
     // Both went through one channel, so what was returned may have come in with a confirm of the other.
     let mut returned: Vec<String> = unplaced_dead.returned.drain(..).chain(unplaced.returned.drain(..)).collect();
-    unplaced.returned = returned.extract_if(.., |id| sent.contains(id)).collect();
+    unplaced.returned = returned.extract_if(.., |id| is_answer(id)).collect();
     unplaced_dead.returned = returned;
-    let mut unkept = place_dead_letters(&mut publisher, queue, &batch, &dead, unplaced_dead).await?;
+    let mut to_reject = place_dead_letters(&mut publisher, queue, &batch, &dead, unplaced_dead).await?;
     if !unplaced.is_none() {
         let undelivered = undelivered(&mut publisher, &batch, unplaced, progress).await?;
         let frames = undelivered.iter().map(|(at, reason)| dead_letters::frame(queue, &batch[*at].0, reason));
         let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
-        unkept.extend(place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?);
+        to_reject.extend(place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?);
     }
-    acknowledge(channel, &batch, &unkept).await?;
+    acknowledge(channel, &batch, &to_reject).await?;
     metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
     Ok(publisher)
 }
 
-/// Acknowledges a batch, but rejects the messages at the places `unkept`.
+/// Acknowledges a batch: all at once, or each message alone where some are to be rejected, which are given by their places.
 async fn acknowledge(
     channel: &Channel,
     batch: &[(Delivery, Vec<Outgoing>)],
-    unkept: &HashSet<usize>,
+    to_reject: &HashSet<usize>,
 ) -> lapin::Result<()> {
     let mut tags = batch.iter().map(|(delivery, _)| delivery.delivery_tag);
-    if unkept.is_empty() {
+    if to_reject.is_empty() {
         let Some(last) = tags.next_back() else { return Ok(()) };
         return channel.basic_ack(last, BasicAckOptions { multiple: true }).await;
     }
     for (at, tag) in tags.enumerate() {
-        if unkept.contains(&at) {
+        if to_reject.contains(&at) {
             channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
         } else {
             channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
@@ -112,7 +116,7 @@ async fn acknowledge(
 /// returned, because the queue is gone or not bound, they all count as such: a message may have no id, or another's.
 ///
 /// # Errors
-/// When the connection breaks.
+/// When the connection breaks, or the broker does not confirm within 30 s.
 async fn place_dead_letters(
     publisher: &mut Publisher<'_>,
     queue: &'static str,
@@ -126,29 +130,29 @@ async fn place_dead_letters(
     };
     let retried = retry_refused(publisher, unplaced.refused, DEAD_LETTER_TRIES, frame).await?;
     let is_gone = !unplaced.returned.is_empty() || !retried.returned.is_empty();
-    let mut unkept = HashSet::new();
+    let mut to_reject = HashSet::new();
     for (at, (place, reason)) in dead.iter().enumerate() {
         dead_letters::report(queue, &batch[*place].0, reason);
         if is_gone || retried.refused.contains(&at) {
-            unkept.insert(*place);
+            to_reject.insert(*place);
         }
     }
-    if !unkept.is_empty() {
+    if !to_reject.is_empty() {
         let why = if is_gone { "is gone" } else { "is full or has no leader" };
         tracing::warn!(
             queue,
-            messages.len = unkept.len(),
+            messages.len = to_reject.len(),
             "the dead-letter queue {why}: the broker keeps messages for it"
         );
     }
-    Ok(unkept)
+    Ok(to_reject)
 }
 
 /// Publishes answers again that were refused, and tells which messages have an answer that could not be delivered, with the
 /// reason.
 ///
 /// # Errors
-/// When the connection breaks.
+/// When the connection breaks, or the broker does not confirm within 30 s.
 async fn undelivered(
     publisher: &mut Publisher<'_>,
     batch: &[(Delivery, Vec<Outgoing>)],

@@ -98,8 +98,7 @@ impl Target<'_> {
                 management.limit_queue(vhost, &dead, 1).unwrap();
                 self.poison(random).await;
                 hold(millis(random, (500, 3_000))).await;
-                // RabbitMQ 3.10 tells its own publisher only that a queue falls below its limit, not that the limit is gone.
-                management.limit_queue(vhost, &dead, 1_000_000).unwrap();
+                management.raise_limit(vhost, &dead).unwrap();
             }
             Kind::Poison => self.poison(random).await,
             Kind::DeletedExchange => {
