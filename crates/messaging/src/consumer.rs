@@ -8,23 +8,28 @@
 //! the handler finds what it decided before, and answers how that stands now.
 
 mod decide;
+mod decider;
+mod held;
 mod limits;
 mod settle;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use database::bounded;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{MAX_PAUSE, pauses, times_returned};
+use self::decide::{MAX_PAUSE, pauses};
+use self::decider::Decider;
+use self::held::Held;
 use crate::progress::Unit;
 use crate::session::{answered, both};
 use crate::{Fault, Outgoing, Progress, Publisher};
@@ -140,53 +145,26 @@ impl<'a, H: Handler> Consumer<'a, H> {
         }
         let (settle_next, unsettled) = mpsc::channel(BATCHES_IN_FLIGHT);
         let ending = stop.child_token();
-        let deciding = self.decide_batches(limits, until, &channel, deliveries, publishers, settle_next, &ending);
+        let held = Held::new(limits);
+        let decider = Decider {
+            consumer: self,
+            limits,
+            until,
+            channel: &channel,
+            publishers,
+            settle_next,
+            held,
+            ending: &ending,
+        };
         let settling = self.settle_batches(&channel, unsettled, free, &ending);
-        both(&ending, deciding.boxed(), settling.boxed()).await
+        both(&ending, decider.run(deliveries).boxed(), settling.boxed()).await
     }
 
-    /// Its ends of the two channels are dropped when it returns, however it does: the other side waits for nobody then.
-    #[expect(clippy::too_many_arguments, reason = "it owns its ends of the channels")]
-    async fn decide_batches(
-        &self,
-        limits: Limits,
-        until: Until,
-        channel: &Channel,
-        deliveries: lapin::Consumer,
-        mut publishers: mpsc::Receiver<Publisher<'a>>,
-        settle_next: mpsc::Sender<(Answered<'a>, Unit)>,
-        ending: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        let (handler, queue, progress) = (self.handler, self.queue, self.progress);
-        let tag = deliveries.tag();
-        let mut batches = deliveries.ready_chunks(limits.batch_max_messages.into());
-        let mut is_done = false;
-        while !is_done {
-            let Some(batch) = ending.run_until_cancelled(batches.next()).await else { break };
-            let batch = batch.with_context(|| format!("the broker ended the consumer of {queue}"))?;
-            let batch: Vec<Delivery> = batch.into_iter().collect::<lapin::Result<_>>()?;
-            is_done =
-                until == Until::Unsuspected && batch.iter().any(|message| times_returned(message) < SUSPECT_AFTER);
-            let unit = progress.begin(queue);
-            let is_open = || channel.status().connected();
-            let verdicts = decide(handler, queue, &batch, limits, is_open, ending).await?;
-            let Some(publisher) = publishers.recv().await else { break };
-            // A broker that says that it is short of memory or disk is waited for as long as it says so.
-            let answering = bounded(Duration::MAX, ending, answer(publisher, queue, batch, verdicts)).await;
-            let answered = answering.context("the answers were not published before the session ended")??;
-            if settle_next.send((answered, unit)).await.is_err() {
-                break;
-            }
-        }
-        // lapin waits for nothing here, not even for a broker that takes nothing.
-        Ok(channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
-    }
-
-    /// As [`decide_batches`](Self::decide_batches), it drops its ends of the channels when it returns.
+    /// As the [`Decider`], it drops its ends of the channels when it returns.
     async fn settle_batches(
         &self,
         channel: &Channel,
-        mut unsettled: mpsc::Receiver<(Answered<'a>, Unit)>,
+        mut unsettled: mpsc::Receiver<(Answered<'a>, Arc<Unit>)>,
         free: mpsc::Sender<Publisher<'a>>,
         ending: &CancellationToken,
     ) -> anyhow::Result<()> {

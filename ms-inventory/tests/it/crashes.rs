@@ -52,7 +52,8 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
             decide(&created, queue, &batch, Limits::default(), || true, &CancellationToken::new()).await.unwrap();
         if step >= Step::Answered {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();
-            let answered = answer(publisher, queue, batch, verdicts).await.unwrap();
+            let decided = batch.into_iter().zip(verdicts.into_iter().flatten()).collect();
+            let answered = answer(publisher, queue, decided, true).await.unwrap();
             if step >= Step::Settled {
                 settle(&channel, queue, answered, &Progress::default()).await.unwrap();
             }

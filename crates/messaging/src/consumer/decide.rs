@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -9,19 +8,21 @@ use lapin::message::Delivery;
 use lapin::types::AMQPValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, Limits, SUSPECT_AFTER, Verdict};
+use super::{Handler, Limits, Verdict};
 use crate::Fault;
+use crate::publisher::message_id;
 use crate::topology::DELIVERY_LIMIT;
 
-/// The first step: gets a verdict for each message of a batch, whatever it takes.
+/// The first step: gets a verdict for each message of a batch, whatever it takes. `None` is for a message that has to wait,
+/// because somebody has locked a row that it needs: it is to be tried again after others.
 ///
 /// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
 ///   It is wanted while the channel that delivered it `is_open`, and the session is not `ending`.
 /// - A batch that runs out of time is halved, because a slow server may bear a smaller one. If its half does so too, messages
 ///   are tried one by one: where all statements hang, that is soon found out.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
-/// - A message that is alone and whose rows somebody has locked is tried again after the others. If they pass and it does not
-///   within the limits either, it is dead: who locks a row and forgets it must not stop all messages.
+/// - So are messages found whose rows are locked. As each is found by waiting for its lock, all that are left wait too once
+///   three are found.
 ///
 /// No try is dropped before its time is up: a transaction that has begun ends by itself.
 ///
@@ -34,17 +35,18 @@ pub async fn decide<H: Handler>(
     limits: Limits,
     is_open: impl Fn() -> bool,
     ending: &CancellationToken,
-) -> anyhow::Result<Vec<Verdict>> {
+) -> anyhow::Result<Vec<Option<Verdict>>> {
     let wanted = || is_open() && !ending.is_cancelled();
     let begun = Instant::now();
     let is_late = || begun.elapsed() >= limits.give_back_after();
     let mut verdicts: Vec<Option<Verdict>> = vec![None; batch.len()];
     let whole = 0..batch.len();
     let mut undecided = vec![whole];
-    let (mut pauses, mut tries, mut put_off) = (pauses(), TRIES, HashSet::new());
-    while let Some(range) = undecided.pop() {
+    let (mut pauses, mut tries, mut locked) = (pauses(), TRIES, 0);
+    while locked < MAX_LOCKED
+        && let Some(range) = undecided.pop()
+    {
         let part = &batch[range.clone()];
-        let has_passed = verdicts.iter().any(Option::is_some);
         match attempt(handler, part, limits.timeout(), ending).await {
             Ok(decided) => {
                 anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
@@ -67,19 +69,14 @@ pub async fn decide<H: Handler>(
                 verdicts[range.start] = Some(Verdict::Dead(format!("cannot be handled: {error:#}")));
                 tries = TRIES;
             }
-            Err(Fault::Locked(error))
-                if is_late()
-                    && (has_passed && put_off.contains(&range.start)
-                        || part.iter().any(|message| times_returned(message) >= SUSPECT_AFTER)) =>
-            {
-                verdicts[range.start] = Some(Verdict::Dead(format!("a row it needs stays locked: {error:#}")));
-            }
-            // Where some are locked and none has passed, somebody may have locked a table: the batch goes back.
-            Err(Fault::Locked(_))
-                if (has_passed || !is_late() || put_off.len() < MAX_PUT_OFF) && put_off.insert(range.start) =>
-            {
-                anyhow::ensure!(wanted(), "the batch is no longer wanted");
-                undecided.insert(0, range);
+            Err(Fault::Locked(error)) => {
+                let message_id = message_id(&part[0].properties);
+                tracing::warn!(queue, message_id, %error, "a row that a message needs is locked; others go first");
+                metrics::counter!("messages_retried_total", "queue" => queue).increment(1);
+                locked += 1;
+                if !wanted() {
+                    break;
+                }
             }
             Err(fault) => {
                 if matches!(fault, Fault::Sticky(_)) {
@@ -99,7 +96,7 @@ pub async fn decide<H: Handler>(
     }
     metrics::histogram!("batch_messages", "queue" => queue).record(batch.len() as f64);
     metrics::histogram!("batch_decide_seconds", "queue" => queue).record(begun.elapsed().as_secs_f64());
-    Ok(verdicts.into_iter().flatten().collect())
+    Ok(verdicts)
 }
 
 async fn attempt<H: Handler>(
@@ -117,7 +114,7 @@ async fn attempt<H: Handler>(
 
 /// Whether a message may be delivered once more without coming near the delivery limit of its queue, at which the broker
 /// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is held and tried.
-fn may_go_back(message: &Delivery) -> bool {
+pub(super) fn may_go_back(message: &Delivery) -> bool {
     times_returned(message) < i64::from(DELIVERY_LIMIT) / 2
 }
 
@@ -131,8 +128,8 @@ pub(super) fn times_returned(message: &Delivery) -> i64 {
     count.and_then(AMQPValue::as_long_long_int).unwrap_or_default()
 }
 
-/// How many messages may be found locked, beyond the time of their batch, before one has passed.
-const MAX_PUT_OFF: usize = 2;
+/// How many messages of a batch may be found to have a locked row: each costs as long as a statement waits for a lock.
+const MAX_LOCKED: usize = 3;
 
 /// A message that fails alone is tried so many times more: what made it fail may have been a moment's.
 const TRIES: usize = 2;
@@ -196,7 +193,7 @@ mod tests {
 
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
         let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
-        verdicts.into_iter().map(|verdict| matches!(verdict, Verdict::Done(_))).collect()
+        verdicts.into_iter().map(|verdict| matches!(verdict, Some(Verdict::Done(_)))).collect()
     }
 
     #[test]
@@ -248,24 +245,14 @@ mod tests {
         assert_eq!(*handler.0.lock().unwrap(), [8, 4, 1]);
     }
 
-    /// Somebody has locked what the message "locked" needs, for so many tries; and how many there were.
-    struct Locked {
-        tries: usize,
-        tried: Mutex<usize>,
-    }
-
-    impl Locked {
-        fn for_tries(tries: usize) -> Self {
-            Self { tries, tried: Mutex::new(0) }
-        }
-    }
+    /// Somebody has locked what the message "locked" needs; and how often it was tried.
+    #[derive(Default)]
+    struct Locked(Mutex<usize>);
 
     impl Handler for Locked {
         async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
-            let is_locked = batch.iter().any(|message| message.data == b"locked");
-            let mut tried = self.tried.lock().unwrap();
-            *tried += usize::from(is_locked);
-            if is_locked && *tried <= self.tries {
+            if batch.iter().any(|message| message.data == b"locked") {
+                *self.0.lock().unwrap() += 1;
                 return Err(Fault::Locked(anyhow::anyhow!("canceling statement due to lock timeout")));
             }
             Ok(vec![Verdict::Done(vec![]); batch.len()])
@@ -276,54 +263,23 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn messages_whose_rows_stay_locked_are_dead_once_their_neighbours_have_passed() {
-        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
-        let bodies = ["locked", "a", "b", "locked", "c", "locked"];
-        let decided =
-            decide(&Locked::for_tries(usize::MAX), "q", &batch(&bodies), limits, || true, &CancellationToken::new())
-                .await
-                .unwrap();
-        for (body, verdict) in bodies.iter().zip(decided) {
-            let is_dead =
-                matches!(&verdict, Verdict::Dead(reason) if reason.starts_with("a row it needs stays locked"));
-            assert_eq!(is_dead, *body == "locked", "{verdict:?}");
-        }
+    async fn is_decided(handler: &Locked, bodies: &[&str]) -> Vec<bool> {
+        let verdicts = decide(handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
+        verdicts.iter().map(Option::is_some).collect()
     }
 
     #[tokio::test]
-    async fn a_message_whose_rows_are_locked_is_tried_again_after_its_neighbours() {
-        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
-        // With the others, and alone; it passes when it is tried again.
-        let handler = Locked::for_tries(2);
-        let decided = decide(&handler, "q", &batch(&["a", "locked"]), limits, || true, &CancellationToken::new()).await;
-        assert_eq!(decided.unwrap(), vec![Verdict::Done(vec![]); 2]);
-        assert_eq!(*handler.tried.lock().unwrap(), 3);
+    async fn messages_whose_rows_are_locked_wait_and_their_neighbours_pass() {
+        let handler = Locked::default();
+        assert_eq!(is_decided(&handler, &["locked", "a", "b", "locked", "c"]).await, [false, true, true, false, true]);
+        assert_eq!(is_decided(&handler, &["locked"]).await, [false]);
     }
 
     #[tokio::test]
-    async fn a_batch_of_which_all_rows_are_locked_goes_back_after_five_tries() {
-        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
-        let handler = Locked::for_tries(usize::MAX);
-        let decided = decide(&handler, "q", &batch(&["locked"; 8]), limits, || true, &CancellationToken::new()).await;
-        assert!(decided.unwrap_err().to_string().contains("goes back"));
-        assert_eq!(*handler.tried.lock().unwrap(), 5);
-    }
-
-    #[tokio::test]
-    async fn a_message_whose_rows_stay_locked_goes_back_and_is_dead_when_it_went_back_often() {
-        let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
-        let mut alone = batch(&["locked"]);
-        let (stop, handler) = (CancellationToken::new(), Locked::for_tries(usize::MAX));
-        assert!(
-            decide(&handler, "q", &alone, limits, || true, &stop).await.unwrap_err().to_string().contains("goes back")
-        );
-        alone[0].redelivered = true;
-        let mut headers = FieldTable::default();
-        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(SUSPECT_AFTER));
-        alone[0].properties = alone[0].properties.clone().with_headers(headers);
-        let decided = decide(&handler, "q", &alone, limits, || true, &stop).await.unwrap();
-        assert!(matches!(decided[..], [Verdict::Dead(_)]), "{decided:?}");
+    async fn a_batch_of_which_all_rows_are_locked_waits_after_five_tries() {
+        let handler = Locked::default();
+        assert_eq!(is_decided(&handler, &["locked"; 8]).await, [false; 8]);
+        assert_eq!(*handler.0.lock().unwrap(), 5);
     }
 
     #[tokio::test]

@@ -19,21 +19,23 @@ pub struct Answered<'c> {
     publisher: Publisher<'c>,
     answers: Confirms,
     dead_letters: Confirms,
+    is_multiple: bool,
 }
 
-/// The second step: publishes all answers and all dead letters of a batch.
+/// The second step: publishes all answers and all dead letters of a batch. `is_multiple` says that one acknowledgement may cover
+/// the batch: no delivery before its last one has yet to be decided.
 ///
 /// # Errors
 /// When the connection breaks.
 pub async fn answer<'c>(
     publisher: Publisher<'c>,
     queue: &'static str,
-    batch: Vec<Delivery>,
-    verdicts: Vec<Verdict>,
+    decided: Vec<(Delivery, Verdict)>,
+    is_multiple: bool,
 ) -> Result<Answered<'c>, PublishError> {
-    let mut answered = Vec::with_capacity(batch.len());
+    let mut answered = Vec::with_capacity(decided.len());
     let mut dead = Vec::new();
-    for (delivery, verdict) in batch.into_iter().zip(verdicts) {
+    for (delivery, verdict) in decided {
         answered.push(match verdict {
             Verdict::Done(answers) => (delivery, answers),
             Verdict::Dead(reason) => {
@@ -46,7 +48,7 @@ pub async fn answer<'c>(
     let dead_letters = publisher.send_all(frames.collect()).await?;
     let messages: Vec<&Outgoing> = answered.iter().flat_map(|(_, answers)| answers).collect();
     let answers = publisher.publish(messages).await?;
-    Ok(Answered { batch: answered, dead, publisher, answers, dead_letters })
+    Ok(Answered { batch: answered, dead, publisher, answers, dead_letters, is_multiple })
 }
 
 /// The last step: waits for the confirms, then acknowledges the batch.
@@ -67,7 +69,7 @@ pub async fn settle<'c>(
     answered: Answered<'c>,
     progress: &Progress,
 ) -> anyhow::Result<Publisher<'c>> {
-    let Answered { batch, dead, mut publisher, answers, dead_letters } = answered;
+    let Answered { batch, dead, mut publisher, answers, dead_letters, is_multiple } = answered;
     // One after the other: both wait for the same channel.
     let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
     let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
@@ -86,19 +88,21 @@ pub async fn settle<'c>(
         let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
         to_reject.extend(place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?);
     }
-    acknowledge(channel, &batch, &to_reject).await?;
+    acknowledge(channel, &batch, &to_reject, is_multiple).await?;
     metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
     Ok(publisher)
 }
 
-/// Acknowledges a batch: all at once, or each message alone where some are to be rejected, which are given by their places.
+/// Acknowledges a batch: all at once if it `is_multiple`, else each message alone; and so where some are to be rejected, which
+/// are given by their places.
 async fn acknowledge(
     channel: &Channel,
     batch: &[(Delivery, Vec<Outgoing>)],
     to_reject: &HashSet<usize>,
+    is_multiple: bool,
 ) -> lapin::Result<()> {
     let mut tags = batch.iter().map(|(delivery, _)| delivery.delivery_tag);
-    if to_reject.is_empty() {
+    if is_multiple && to_reject.is_empty() {
         let Some(last) = tags.next_back() else { return Ok(()) };
         return channel.basic_ack(last, BasicAckOptions { multiple: true }).await;
     }
