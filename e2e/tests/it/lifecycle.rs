@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use sqlx::PgConnection;
 
 use crate::load::Load;
-use crate::service::{DEADLINE, becomes};
+use crate::service::DEADLINE;
 use crate::shop::{Shop, text};
 
 /// Orders are not asked for again in these tests: what was lost stays lost, and is seen.
@@ -50,24 +50,42 @@ async fn a_stop_in_order_under_load_is_clean_and_loses_nothing() {
     assert_eq!(confirmed, ids.len());
 }
 
+/// A batch may take 2 s once the service is to stop. A busy machine may not let this test be as fast: it tries again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_begun_is_finished_before_the_end_and_meanwhile_it_is_not_ready() {
+    const TRIES: usize = 10;
     let mut shop = Shop::open_with(&[NO_SECOND_QUESTION]).await;
     let product = shop.product("1.00", 10).await;
-    let mut stock = StockLock::take(shop.inventory_database.url()).await;
-    let id = text(&shop.place(&product, 1).await["id"]);
-    stock.wait_for_company().await;
+    for _ in 0..TRIES {
+        let mut stock = StockLock::take(shop.inventory_database.url()).await;
+        let id = text(&shop.place(&product, 1).await["id"]);
+        stock.wait_for_company().await;
 
-    let ended = shop.inventory.terminate();
-    let draining = async || shop.inventory.get("/health").await.map(|(_, body)| body.contains(r#""draining":true"#));
-    becomes(Some(true), draining).await;
-    for (path, status) in [("/health/live", 200), ("/health/ready", 503), ("/health", 503)] {
-        assert_eq!(shop.inventory.get(path).await.unwrap().0, status, "{path}");
+        let told = Instant::now();
+        let ended = shop.inventory.terminate();
+        let draining =
+            async || shop.inventory.get("/health").await.is_some_and(|(_, body)| body.contains(r#""draining":true"#));
+        while !draining().await && told.elapsed() < Duration::from_secs(2) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut states = Vec::new();
+        for path in ["/health/live", "/health/ready", "/health"] {
+            states.push(shop.inventory.get(path).await.map(|(status, _)| status.as_u16()));
+        }
+        let is_waiting = !ended.is_finished();
+        stock.release().await;
+        let in_time = told.elapsed() < Duration::from_secs(1);
+        let ended = ended.await.unwrap();
+        if in_time {
+            assert_eq!(states, [Some(200), Some(503), Some(503)]);
+            assert!(is_waiting, "it waits for the transaction");
+            assert!(ended.success());
+            shop.order_once(&id, "CONFIRMED").await;
+            return;
+        }
+        shop.inventory.start().await;
     }
-    assert!(!ended.is_finished(), "it waits for the transaction");
-    stock.release().await;
-    assert!(ended.await.unwrap().success());
-    shop.order_once(&id, "CONFIRMED").await;
+    panic!("the machine is too slow");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
