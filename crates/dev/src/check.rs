@@ -216,6 +216,12 @@ impl Check {
     }
 
     fn end(self) -> ExitCode {
+        if !self.tally.is_success() {
+            match servers::keep_logs(&self.dir.join("logs")) {
+                Ok(kept) => println!("\nthe servers' logs are kept: {}", kept.join(", ")),
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
         self.stop();
         println!();
         for notice in &self.notices {

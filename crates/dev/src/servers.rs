@@ -132,6 +132,18 @@ pub fn stop_tests() -> Result<()> {
     delete(&dir)
 }
 
+/// Copies the logs of the test servers to a folder, and returns the paths of the copies.
+pub fn keep_logs(folder: &Path) -> Result<Vec<String>> {
+    let logs = workspace::test_dir()?.join("logs");
+    let copy = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        let to = folder.join(entry.file_name());
+        fs::copy(entry.path(), &to)?;
+        Ok(to.display().to_string())
+    };
+    fs::read_dir(&logs).and_then(|entries| entries.map(copy).collect()).context("cannot keep the servers' logs")
+}
+
 fn kept_mark() -> Result<PathBuf> {
     Ok(workspace::test_dir()?.join("kept"))
 }
