@@ -33,15 +33,15 @@ impl Failures {
     /// Whether no work has failed again and again in the last 90 s.
     ///
     /// # Errors
-    /// Which has, since when, and its last error.
+    /// Which have, since when, and the last error of each.
     pub fn check(&self) -> Result<(), String> {
         let failures = self.failures();
-        let failing = failures.iter().find(|(_, Failure { first, last, .. })| {
-            last.elapsed() < REMEMBERED_FOR && last.duration_since(*first) >= TOLD_AFTER
+        let told = failures.iter().filter_map(|(name, Failure { first, last, error })| {
+            let is_told = last.elapsed() < REMEMBERED_FOR && last.duration_since(*first) >= TOLD_AFTER;
+            is_told.then(|| format!("{name} have failed for {} s: {error}", first.elapsed().as_secs()))
         });
-        failing.map_or(Ok(()), |(name, Failure { first, error, .. })| {
-            Err(format!("{name} have failed for {} s: {error}", first.elapsed().as_secs()))
-        })
+        let told: Vec<String> = told.collect();
+        if told.is_empty() { Ok(()) } else { Err(told.join("; ")) }
     }
 
     fn failures(&self) -> MutexGuard<'_, BTreeMap<&'static str, Failure>> {
@@ -59,6 +59,17 @@ mod tests {
             failure.first -= time;
             failure.last -= time;
         }
+    }
+
+    #[test]
+    fn each_work_that_fails_is_told() {
+        let failures = Failures::default();
+        let fail = || ["fills", "payments"].map(|name| failures.failed(name, "no table".to_owned()));
+        fail();
+        pass(&failures, TOLD_AFTER);
+        fail();
+        let told = "fills have failed for 10 s: no table; payments have failed for 10 s: no table";
+        assert_eq!(failures.check(), Err(told.to_owned()));
     }
 
     #[test]
