@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ::events::OrderId;
 use chrono::{DateTime, Utc};
-use database::{Failures, Pool};
+use database::{Failures, Pool, Transaction};
 use messaging::outbox::Relay;
 use messaging::{Fault, Trace};
 use rust_decimal::Decimal;
@@ -165,12 +165,12 @@ async fn charge(pool: &Pool, provider: &Provider, due: &[Key], shop: &Shop) -> R
     if news.is_empty() {
         return Ok(());
     }
-    match advance(pool, &news, shop).await {
+    match advance(pool.begin().await?, &news, shop).await {
         Err(fault @ (Fault::Locked(_) | Fault::TimedOut(_) | Fault::Sticky(_))) if news.len() > 1 => {
             tracing::warn!(orders.len = news.len(), error = %fault, "paid orders cannot be brought on together; each alone");
             let mut advanced = Ok(());
             for news in news.chunks(1) {
-                advanced = advanced.and(advance(pool, news, shop).await);
+                advanced = advanced.and(advance_alone(pool, news, shop).await);
             }
             advanced
         }
@@ -178,8 +178,14 @@ async fn charge(pool: &Pool, provider: &Provider, due: &[Key], shop: &Shop) -> R
     }
 }
 
-async fn advance(pool: &Pool, news: &[News], shop: &Shop) -> Result<(), Fault> {
+/// Brings one order on. It waits for no lock for long, so that a step has time for all its orders, however many are locked.
+async fn advance_alone(pool: &Pool, news: &[News], shop: &Shop) -> Result<(), Fault> {
     let mut tx = pool.begin().await?;
+    sqlx::query("set local lock_timeout = '50ms'").execute(&mut *tx).await?;
+    advance(tx, news, shop).await
+}
+
+async fn advance(mut tx: Transaction, news: &[News], shop: &Shop) -> Result<(), Fault> {
     let outcomes = order::advance(&mut tx, news, shop.waits()).await?;
     tx.commit().await?;
     order::count_settled(&outcomes);

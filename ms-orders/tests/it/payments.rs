@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use database::{Bounds, Database};
+use database::WORK_TIMEOUT;
 use dev::testing::Vhost;
 use events::inventory::ReleaseCause;
 use messaging::Fault;
@@ -12,6 +12,7 @@ use ms_orders::payment::{self, Attempt, Key, Provider};
 use ms_orders::scan::Scan;
 use ms_orders::status::{Happening, Status};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::inventory::Inventory;
 use crate::outcomes::{order_id, what};
@@ -318,28 +319,34 @@ async fn a_due_payment_is_taken_by_one_of_those_who_look() {
     assert_eq!(sqlx::query_scalar::<_, i64>(asked).fetch_one(&world.pool).await.unwrap(), ORDERS as i64);
 }
 
-/// Somebody has left a transaction open in psql.
+/// Somebody has left a transaction open in psql. More orders are locked than a step has time to wait for.
 #[tokio::test]
-async fn an_order_that_stays_locked_keeps_no_other_from_being_paid_or_paid_back() {
+async fn orders_that_stay_locked_keep_no_other_from_being_paid_or_paid_back() {
+    const LOCKED: usize = 5;
     let world = World::new().await;
     world.sell(&[(1, "1")]).await;
     let shop = Shop { payment_delay_seconds: 0, ..shop() };
     let mut ids = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..LOCKED + 4 {
         let id = world.place(&[(1, 2)]).await;
         world.confirm(&id, &shop).await;
         ids.push(id);
     }
+    let [locked @ .., _, _, _, refunded] = ids.as_slice() else { panic!("{ids:?}") };
     sqlx::query("update payments set status = 'returning' where order_id = $1")
-        .bind(&ids[4])
+        .bind(refunded)
         .execute(&world.pool)
         .await
         .unwrap();
     let mut left_open = world.pool.begin().await.unwrap();
-    sqlx::query("select from orders where id = $1 for update").bind(&ids[1]).execute(&mut *left_open).await.unwrap();
-    let bounds = Bounds { database_lock_timeout_seconds: 1, ..Bounds::default() };
-    let pool = Database::open(&world.database.url().to_owned().into(), "test", &bounds).unwrap().pool;
-    let stepped = payment::step(&pool, &Provider::new(pool.clone()), &shop, &Scan::default()).await;
+    sqlx::query("select from orders where id = any($1) for update")
+        .bind(locked)
+        .execute(&mut *left_open)
+        .await
+        .unwrap();
+    let (provider, scan) = (Provider::new(world.connections.clone()), Scan::default());
+    let step = payment::step(&world.connections, &provider, &shop, &scan);
+    let stepped = timeout(WORK_TIMEOUT, step).await.expect("a step of background work ends by itself");
     assert!(matches!(stepped, Err(Fault::Locked(_))), "{stepped:?}");
     let completed = "select count(*) from orders where status = 'completed'";
     assert_eq!(sqlx::query_scalar::<_, i64>(completed).fetch_one(&world.pool).await.unwrap(), 3);
