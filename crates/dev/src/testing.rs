@@ -102,9 +102,13 @@ pub struct Vhost {
 impl Vhost {
     /// Creates an empty vhost, and a user who may do everything in it.
     pub fn create() -> Result<Self> {
-        let amqp_url = variable(AMQP_VARIABLE)?;
-        let address = AmqpAddress::parse(&amqp_url).with_context(|| format!("{AMQP_VARIABLE} is no AMQP URL"))?;
-        let management = Management::new(&variable(RABBITMQ_UI_VARIABLE)?, address.user, address.password);
+        Self::create_on(&variable(AMQP_VARIABLE)?, &variable(RABBITMQ_UI_VARIABLE)?)
+    }
+
+    /// [`Self::create`] on the broker of a given administrator's URL, and of the base URL of its management API.
+    pub fn create_on(amqp_url: &str, ui_url: &str) -> Result<Self> {
+        let address = AmqpAddress::parse(amqp_url).context("this is no AMQP URL")?;
+        let management = Management::new(ui_url, address.user, address.password);
         let name = unique("test");
         management.create_vhost(&name)?;
         management.create_user(&name, PASSWORD, &name)?;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use dev::proxy::Proxy;
 use dev::rabbitmq::{self, RabbitMq};
-use dev::testing::Folder;
+use dev::testing::{Folder, Vhost};
 use events::queues;
 use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::Client;
@@ -30,6 +31,10 @@ impl Broker {
 
     pub(crate) fn url(&self) -> String {
         self.rabbitmq.url()
+    }
+
+    fn vhost(&self) -> Vhost {
+        Vhost::create_on(&self.rabbitmq.url(), &self.rabbitmq.ui_url()).unwrap()
     }
 
     /// It tells of its alarm to those who publish.
@@ -59,21 +64,67 @@ impl Broker {
     }
 }
 
+/// One alarm for all that is tried under it, because a broker takes seconds to start.
+struct Alarm {
+    broker: Broker,
+    all: Barrier,
+}
+
+impl Alarm {
+    fn expected_by(trials: usize) -> Self {
+        Self { broker: Broker::start(), all: Barrier::new(trials) }
+    }
+
+    /// Waits until all are prepared for it, and it has come.
+    async fn begins(&self) {
+        self.together(Broker::raise_alarm).await;
+    }
+
+    /// Waits until nobody needs it any more, and it is over.
+    async fn ends(&self) {
+        self.together(Broker::clear_alarm).await;
+    }
+
+    /// The last that comes does it, and the others wait for it.
+    async fn together(&self, action: impl FnOnce(&Broker)) {
+        if self.all.wait().await.is_leader() {
+            action(&self.broker);
+        }
+        self.all.wait().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_is_waited_for_however_long_it_lasts() {
+    let alarm = Alarm::expected_by(8);
+    // Where there are no orders, the events are the first that the broker does not take, and the consumer of orders has
+    // nothing in hand.
+    futures::join!(
+        health_tells_of_it(&alarm),
+        no_session_ends(&alarm, 5),
+        no_session_ends(&alarm, 0),
+        an_instance_drains_in_time(&alarm),
+        a_lost_connection_is_replaced(&alarm),
+        a_lost_connection_is_told_as_lost(&alarm),
+        a_session_that_fails_is_begun_anew(&alarm, 5),
+        a_session_that_fails_is_begun_anew(&alarm, 0),
+    );
+}
+
 async fn is_blocked(instance: &Instance) -> bool {
     instance.health().await.to_string().contains("blocked by the broker")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_tells_of_a_broker_that_takes_nothing() {
-    let (world, broker) = (World::new().await, Broker::start());
-    let client = Client::connect(&broker.url()).await;
-    Instance::start(world.database.url(), &broker.url(), &[]).await.stop().await;
+async fn health_tells_of_it(alarm: &Alarm) {
+    let (world, vhost) = (World::new().await, alarm.broker.vhost());
+    let client = Client::connect(vhost.amqp_url()).await;
+    world.start(&vhost, &[]).await.stop().await;
     client.create("A", &[]).await;
-    broker.raise_alarm();
-    let instance = Instance::start_unready(world.database.url(), &broker.url(), &[]).await;
+    alarm.begins().await;
+    let instance = Instance::start_unready(world.database.url(), vhost.amqp_url(), &[]).await;
     eventually("health tells why", async || is_blocked(&instance).await).await;
     assert!(!instance.is_ready().await);
-    broker.clear_alarm();
+    alarm.ends().await;
     assert_eq!(client.answer().await["order_id"], "A");
     eventually("it is ready again", async || instance.is_ready().await).await;
     instance.stop().await;
@@ -82,7 +133,7 @@ async fn health_tells_of_a_broker_that_takes_nothing() {
 /// An instance with answers and events on their way when the alarm came, and more of both behind them.
 struct Blocked {
     world: World,
-    broker: Broker,
+    vhost: Vhost,
     client: Client,
     proxy: Proxy,
     instance: Instance,
@@ -92,12 +143,12 @@ struct Blocked {
 impl Blocked {
     const EVENTS: i64 = 20;
 
-    async fn begin(orders: usize) -> Self {
-        let (world, broker) = (World::new().await, Broker::start());
+    async fn by(alarm: &Alarm, orders: usize) -> Self {
+        let (world, vhost) = (World::new().await, alarm.broker.vhost());
         let product = world.product(100).await;
-        let client = Client::connect(&broker.url()).await;
-        let proxy = Proxy::start_for(&broker.url()).unwrap();
-        let broker_url = proxy.in_front_of(&broker.url());
+        let client = Client::connect(vhost.amqp_url()).await;
+        let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
+        let broker_url = proxy.in_front_of(vhost.amqp_url());
         let instance = Instance::start(world.database.url(), &broker_url, &["--batch-max-messages", "1"]).await;
         client.create("FIRST", &[(product, 1)]).await;
         assert_eq!(client.answer().await["order_id"], "FIRST");
@@ -108,20 +159,24 @@ impl Blocked {
         for id in &order_ids {
             client.create(id, &[(product, 1)]).await;
         }
-        broker.raise_alarm();
+        alarm.begins().await;
         lock.commit().await.unwrap();
         let insert = "insert into outbox (message_id, exchange, routing_key, event, key, body, mandatory, traceparent)
                       select gen_random_uuid(), 'inventory', 'test', 'Test', n::text, '{}', false, ''
                       from generate_series(1, $1) as n";
         sqlx::query(insert).bind(Self::EVENTS).execute(&world.pool).await.unwrap();
         eventually("it is blocked", async || is_blocked(&instance).await).await;
-        Self { world, broker, client, proxy, instance, order_ids }
+        Self { world, vhost, client, proxy, instance, order_ids }
     }
 
     /// The alarm is not over yet when there is a new connection.
-    async fn begins_anew(self) {
+    async fn begins_anew(self, alarm: &Alarm) {
         eventually("there is a new connection", async || self.proxy.counts().accepted > 1).await;
-        self.broker.clear_alarm();
+        alarm.ends().await;
+        self.catches_up().await;
+    }
+
+    async fn catches_up(self) {
         all_are_answered(&self.client, self.order_ids).await;
         eventually("the events are published", async || events(&self.world).await == 0).await;
         self.instance.stop().await;
@@ -136,14 +191,8 @@ async fn events(world: &World) -> i64 {
 /// Longer than anything else that is asked of a broker may take.
 const LONG: Duration = Duration::from_secs(40);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alarm_ends_no_session_however_long_it_lasts() {
-    // Where there are no orders, the events are the first that the broker does not take.
-    let [answering, publishing] = [Blocked::begin(5).await, Blocked::begin(0).await];
-    futures::join!(wait_out(answering), wait_out(publishing));
-}
-
-async fn wait_out(blocked: Blocked) {
+async fn no_session_ends(alarm: &Alarm, orders: usize) {
+    let blocked = Blocked::by(alarm, orders).await;
     let begun = Instant::now();
     while begun.elapsed() < LONG {
         let counts = blocked.proxy.counts();
@@ -153,7 +202,7 @@ async fn wait_out(blocked: Blocked) {
     assert!(is_blocked(&blocked.instance).await);
     assert!(events(&blocked.world).await > 0);
 
-    blocked.broker.clear_alarm();
+    alarm.ends().await;
     all_are_answered(&blocked.client, blocked.order_ids.clone()).await;
     eventually("the events are published", async || events(&blocked.world).await == 0).await;
     eventually("it is ready again", async || blocked.instance.is_ready().await).await;
@@ -162,53 +211,47 @@ async fn wait_out(blocked: Blocked) {
 }
 
 /// What cannot be published stays where it is: orders in their queue, events in the outbox.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_drains_in_time_while_the_broker_takes_nothing() {
-    let Blocked { world, broker, client, proxy: _proxy, instance, order_ids } = Blocked::begin(5).await;
+async fn an_instance_drains_in_time(alarm: &Alarm) {
+    let Blocked { world, vhost, client, proxy: _proxy, instance, order_ids } = Blocked::by(alarm, 5).await;
     timeout(Duration::from_secs(10), instance.stop()).await.expect("it drains");
     assert!(events(&world).await > 0);
-    broker.clear_alarm();
-    let instance = Instance::start(world.database.url(), &broker.url(), &[]).await;
+    alarm.ends().await;
+    let instance = world.start(&vhost, &[]).await;
     all_are_answered(&client, order_ids).await;
     eventually("the events are published", async || events(&world).await == 0).await;
     instance.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_blocked_connection_that_is_lost_is_replaced() {
-    let blocked = Blocked::begin(5).await;
+async fn a_lost_connection_is_replaced(alarm: &Alarm) {
+    let blocked = Blocked::by(alarm, 5).await;
     blocked.proxy.reset_all();
-    blocked.begins_anew().await;
+    blocked.begins_anew(alarm).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_blocked_connection_that_is_lost_is_told_as_lost() {
-    let rabbitmq = Broker::start();
-    let proxy = Proxy::start_for(&rabbitmq.url()).unwrap();
-    let broker = messaging::session::Broker::new(&proxy.in_front_of(&rabbitmq.url()), "test").unwrap();
+async fn a_lost_connection_is_told_as_lost(alarm: &Alarm) {
+    let vhost = alarm.broker.vhost();
+    let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
+    let broker = messaging::session::Broker::new(&proxy.in_front_of(vhost.amqp_url()), "test").unwrap();
     let connection = broker.connect().await.unwrap();
     broker.ready(&connection);
     let channel = connection.create_channel().await.unwrap();
-    rabbitmq.raise_alarm();
+    alarm.begins().await;
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), "nobody".into(), options, b"", properties).await.unwrap();
     let is_told = async |what| eventually(what, async || broker.check().is_err_and(|error| error.contains(what))).await;
     is_told("blocked").await;
     proxy.reset_all();
     is_told("lost").await;
+    alarm.ends().await;
 }
 
 /// What waits for the broker is given up when another part of its session has failed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_fails_while_it_is_blocked_is_begun_anew() {
-    // Where there are no orders, the events are what waits, and the consumer of orders has nothing in hand.
-    let [answering, publishing] = [Blocked::begin(5).await, Blocked::begin(0).await];
-    for blocked in [&answering, &publishing] {
-        let connection = Connection::connect(&blocked.broker.url(), ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.queue_delete(queues::ORDER_SETTLED.into(), QueueDeleteOptions::default()).await.unwrap();
-    }
-    futures::join!(answering.begins_anew(), publishing.begins_anew());
+async fn a_session_that_fails_is_begun_anew(alarm: &Alarm, orders: usize) {
+    let blocked = Blocked::by(alarm, orders).await;
+    let connection = Connection::connect(blocked.vhost.amqp_url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_delete(queues::ORDER_SETTLED.into(), QueueDeleteOptions::default()).await.unwrap();
+    blocked.begins_anew(alarm).await;
 }
 
 /// In any order: two batches in flight have a channel each.
