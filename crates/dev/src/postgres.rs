@@ -141,6 +141,8 @@ fn launch(dir: &Path, port: u16, options: &Options) -> Result<Process> {
     if !options.durable {
         set("fsync", "off");
         set("full_page_writes", "off");
+        // A client that a test has silenced while it logs in holds up everybody who drops a database, by default for a minute.
+        set("authentication_timeout", "10s");
     }
     let mut process = Process::spawn(dir, "postgres", command, FAREWELL)?;
     process.wait_ready(START_PATIENCE, || is_ready(&programs, port))?;
