@@ -13,6 +13,7 @@ use dev::rabbitmq::{self, RabbitMq};
 use dev::testing::{Database, Folder, Vhost};
 use events::queues;
 use futures::StreamExt;
+use futures::future::join_all;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -65,27 +66,32 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
 
 #[tokio::test]
 async fn a_death_after_any_step_loses_no_order_and_answers_none_in_two_ways() {
-    for step in [Step::Received, Step::Decided, Step::Answered, Step::Settled] {
-        let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-        let (plenty, scarce) = (world.product(10).await, world.product(1).await);
-        let client = Client::connect(vhost.amqp_url()).await;
-        world.start(&vhost, &[]).await.stop().await;
-        client.create("A", &[(plenty, 1), (scarce, 1)]).await;
-        client.create("B", &[(plenty, 1), (scarce, 1)]).await;
-        client.publish("order.created", b"poison").await;
-        die_after(step, &world, &vhost).await;
-        assert_eq!(world.holds("held").await, i64::from(step >= Step::Decided), "after {step:?}");
+    let steps = [Step::Received, Step::Decided, Step::Answered, Step::Settled];
+    join_all(steps.map(a_death_after)).await;
+}
 
-        let _instance = world.start(&vhost, &[]).await;
-        client.create("LAST", &[(plenty, 1)]).await;
-        let answers = answers(&client, &["A", "B", "LAST"]).await;
-        assert!(answers["A"].contains("StockReserved"), "after {step:?}: {answers:?}");
-        assert!(answers["B"].contains("StockRejected"), "after {step:?}: {answers:?}");
-        assert_eq!(client.dead_letter().await.data, b"poison", "after {step:?}");
-        assert_eq!(world.level(scarce).await.reserved, 1);
-        assert_eq!(world.level(plenty).await.reserved, 2);
-        world.assert_adds_up().await;
-    }
+/// What is returned is dropped by calls that block, which is not to happen before the others are done.
+async fn a_death_after(step: Step) -> (World, Vhost) {
+    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+    let (plenty, scarce) = (world.product(10).await, world.product(1).await);
+    let client = Client::connect(vhost.amqp_url()).await;
+    world.start(&vhost, &[]).await.stop().await;
+    client.create("A", &[(plenty, 1), (scarce, 1)]).await;
+    client.create("B", &[(plenty, 1), (scarce, 1)]).await;
+    client.publish("order.created", b"poison").await;
+    die_after(step, &world, &vhost).await;
+    assert_eq!(world.holds("held").await, i64::from(step >= Step::Decided), "after {step:?}");
+
+    let _instance = world.start(&vhost, &[]).await;
+    client.create("LAST", &[(plenty, 1)]).await;
+    let answers = answers(&client, &["A", "B", "LAST"]).await;
+    assert!(answers["A"].contains("StockReserved"), "after {step:?}: {answers:?}");
+    assert!(answers["B"].contains("StockRejected"), "after {step:?}: {answers:?}");
+    assert_eq!(client.dead_letter().await.data, b"poison", "after {step:?}");
+    assert_eq!(world.level(scarce).await.reserved, 1);
+    assert_eq!(world.level(plenty).await.reserved, 2);
+    world.assert_adds_up().await;
+    (world, vhost)
 }
 
 /// Waits for an answer to each of these orders, and checks that no order is told two things.
@@ -115,21 +121,22 @@ const DEADLY: &str = "
 
 #[tokio::test]
 async fn a_session_that_dies_between_two_statements_changes_nothing() {
-    for (place, trigger) in [
+    let places = [
         ("before the answers are stored", "before insert on holds for each statement execute function die()"),
         ("after the answers are stored", "after insert on holds for each statement execute function die()"),
         ("after the levels are changed", "after update on stock for each statement execute function die()"),
         ("after a due hold is ended", "after update on holds for each statement execute function die()"),
         ("after its event is stored", "after insert on outbox for each statement execute function die()"),
-    ] {
-        deadly(&format!("create trigger deadly {trigger}"), place).await;
-    }
+    ];
+    let in_statements =
+        places.map(async |(place, trigger)| deadly(&format!("create trigger deadly {trigger}"), place).await);
     let at_commit = "create constraint trigger deadly after insert on holds
                      deferrable initially deferred for each row execute function die()";
-    deadly(at_commit, "at the commit").await;
+    tokio::join!(join_all(in_statements), deadly(at_commit, "at the commit"));
 }
 
-async fn deadly(trigger: &str, place: &str) {
+/// What is returned is dropped by calls that block, which is not to happen before the others are done.
+async fn deadly(trigger: &str, place: &str) -> (World, Vhost) {
     let (world, vhost) = (World::new().await, Vhost::create().unwrap());
     let product = world.product(5).await;
     let client = Client::connect(vhost.amqp_url()).await;
@@ -150,6 +157,7 @@ async fn deadly(trigger: &str, place: &str) {
     assert_eq!(world.level(product).await.reserved, 4, "{place}");
     world.assert_adds_up().await;
     instance.stop().await;
+    (world, vhost)
 }
 
 /// Two instances under load. One after the other is killed, the broker cuts every connection, then both servers are

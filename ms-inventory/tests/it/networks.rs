@@ -6,6 +6,7 @@ use std::time::Duration;
 use dev::proxy::{Direction, Proxy};
 use dev::testing::Vhost;
 use events::queues;
+use futures::future::join_all;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
@@ -135,22 +136,26 @@ async fn orders_go_on_when_connections_to_the_database_have_gone_silent() {
 /// The servers are there, but the connections to them have gone silent: whatever is in hand then must not be waited for.
 #[tokio::test]
 async fn an_instance_drains_when_its_connections_have_gone_silent() {
-    for round in 0..3 {
-        let network = Network::new().await;
-        let product = network.world.product(100).await;
-        let instance = network.start(&["--outbox-period-ms", "5", "--sweep-period-ms", "5"]).await;
-        for n in 0..50 {
-            network.client.create(&format!("ORD-{n}"), &[(product, 1)]).await;
-        }
-        network.database.silence_established();
-        if round > 0 {
-            network.broker.silence_established();
-        }
-        network.client.create("LAST", &[(product, 1)]).await;
-        // Whether a batch, a step of the relay or a sweep is in hand is chance.
-        sleep(Duration::from_millis(200 * round)).await;
-        instance.stop().await;
+    join_all((0..3).map(drains_when_its_connections_have_gone_silent)).await;
+}
+
+/// What is returned is dropped by calls that block, which is not to happen before the others are done.
+async fn drains_when_its_connections_have_gone_silent(round: u64) -> Network {
+    let network = Network::new().await;
+    let product = network.world.product(100).await;
+    let instance = network.start(&["--outbox-period-ms", "5", "--sweep-period-ms", "5"]).await;
+    for n in 0..50 {
+        network.client.create(&format!("ORD-{n}"), &[(product, 1)]).await;
     }
+    network.database.silence_established();
+    if round > 0 {
+        network.broker.silence_established();
+    }
+    network.client.create("LAST", &[(product, 1)]).await;
+    // Whether a batch, a step of the relay or a sweep is in hand is chance.
+    sleep(Duration::from_millis(200 * round)).await;
+    instance.stop().await;
+    network
 }
 
 /// As a reset in the middle of the handshake may leave it: the connection is open, and nothing comes any more.
