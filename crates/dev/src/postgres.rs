@@ -142,7 +142,7 @@ fn launch(dir: &Path, port: u16, options: &Options) -> Result<Process> {
         set("fsync", "off");
         set("full_page_writes", "off");
         // A client that a test has silenced while it logs in holds up everybody who drops a database, by default for a minute.
-        set("authentication_timeout", "10s");
+        set("authentication_timeout", "20s");
     }
     let mut process = Process::spawn(dir, "postgres", command, FAREWELL)?;
     process.wait_ready(START_PATIENCE, || is_ready(&programs, port))?;

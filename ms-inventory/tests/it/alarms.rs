@@ -97,17 +97,19 @@ impl Alarm {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alarm_is_waited_for_however_long_it_lasts() {
     let alarm = Alarm::expected_by(8);
+    let worlds = World::several(7, || alarm.broker.vhost()).await;
+    let [told, answering, publishing, draining, lost, failing, failing_idle] = &worlds[..] else { unreachable!() };
     // Where there are no orders, the events are the first that the broker does not take, and the consumer of orders has
     // nothing in hand.
     futures::join!(
-        health_tells_of_it(&alarm),
-        no_session_ends(&alarm, 5),
-        no_session_ends(&alarm, 0),
-        an_instance_drains_in_time(&alarm),
-        a_lost_connection_is_replaced(&alarm),
+        health_tells_of_it(&alarm, told),
+        no_session_ends(&alarm, answering, 5),
+        no_session_ends(&alarm, publishing, 0),
+        an_instance_drains_in_time(&alarm, draining),
+        a_lost_connection_is_replaced(&alarm, lost),
         a_lost_connection_is_told_as_lost(&alarm),
-        a_session_that_fails_is_begun_anew(&alarm, 5),
-        a_session_that_fails_is_begun_anew(&alarm, 0),
+        a_session_that_fails_is_begun_anew(&alarm, failing, 5),
+        a_session_that_fails_is_begun_anew(&alarm, failing_idle, 0),
     );
 }
 
@@ -115,10 +117,9 @@ async fn is_blocked(instance: &Instance) -> bool {
     instance.health().await.to_string().contains("blocked by the broker")
 }
 
-async fn health_tells_of_it(alarm: &Alarm) {
-    let (world, vhost) = (World::new().await, alarm.broker.vhost());
+async fn health_tells_of_it(alarm: &Alarm, (world, vhost): &(World, Vhost)) {
     let client = Client::connect(vhost.amqp_url()).await;
-    world.start(&vhost, &[]).await.stop().await;
+    world.start(vhost, &[]).await.stop().await;
     client.create("A", &[]).await;
     alarm.begins().await;
     let instance = Instance::start_unready(world.database.url(), vhost.amqp_url(), &[]).await;
@@ -131,20 +132,18 @@ async fn health_tells_of_it(alarm: &Alarm) {
 }
 
 /// An instance with answers and events on their way when the alarm came, and more of both behind them.
-struct Blocked {
-    world: World,
-    vhost: Vhost,
+struct Blocked<'w> {
+    world: &'w World,
     client: Client,
     proxy: Proxy,
     instance: Instance,
     order_ids: BTreeSet<String>,
 }
 
-impl Blocked {
+impl<'w> Blocked<'w> {
     const EVENTS: i64 = 20;
 
-    async fn by(alarm: &Alarm, orders: usize) -> Self {
-        let (world, vhost) = (World::new().await, alarm.broker.vhost());
+    async fn by(alarm: &Alarm, (world, vhost): &'w (World, Vhost), orders: usize) -> Self {
         let product = world.product(100).await;
         let client = Client::connect(vhost.amqp_url()).await;
         let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
@@ -166,7 +165,7 @@ impl Blocked {
                       from generate_series(1, $1) as n";
         sqlx::query(insert).bind(Self::EVENTS).execute(&world.pool).await.unwrap();
         eventually("it is blocked", async || is_blocked(&instance).await).await;
-        Self { world, vhost, client, proxy, instance, order_ids }
+        Self { world, client, proxy, instance, order_ids }
     }
 
     /// The alarm is not over yet when there is a new connection.
@@ -178,7 +177,7 @@ impl Blocked {
 
     async fn catches_up(self) {
         all_are_answered(&self.client, self.order_ids).await;
-        eventually("the events are published", async || events(&self.world).await == 0).await;
+        eventually("the events are published", async || events(self.world).await == 0).await;
         self.instance.stop().await;
     }
 }
@@ -191,8 +190,8 @@ async fn events(world: &World) -> i64 {
 /// Longer than anything else that is asked of a broker may take.
 const LONG: Duration = Duration::from_secs(40);
 
-async fn no_session_ends(alarm: &Alarm, orders: usize) {
-    let blocked = Blocked::by(alarm, orders).await;
+async fn no_session_ends(alarm: &Alarm, ground: &(World, Vhost), orders: usize) {
+    let blocked = Blocked::by(alarm, ground, orders).await;
     let begun = Instant::now();
     while begun.elapsed() < LONG {
         let counts = blocked.proxy.counts();
@@ -200,38 +199,38 @@ async fn no_session_ends(alarm: &Alarm, orders: usize) {
         sleep(Duration::from_millis(100)).await;
     }
     assert!(is_blocked(&blocked.instance).await);
-    assert!(events(&blocked.world).await > 0);
+    assert!(events(blocked.world).await > 0);
 
     alarm.ends().await;
     all_are_answered(&blocked.client, blocked.order_ids.clone()).await;
-    eventually("the events are published", async || events(&blocked.world).await == 0).await;
+    eventually("the events are published", async || events(blocked.world).await == 0).await;
     eventually("it is ready again", async || blocked.instance.is_ready().await).await;
     assert_eq!(blocked.proxy.counts().accepted, 1);
     blocked.instance.stop().await;
 }
 
 /// What cannot be published stays where it is: orders in their queue, events in the outbox.
-async fn an_instance_drains_in_time(alarm: &Alarm) {
-    let Blocked { world, vhost, client, proxy: _proxy, instance, order_ids } = Blocked::by(alarm, 5).await;
+async fn an_instance_drains_in_time(alarm: &Alarm, ground: &(World, Vhost)) {
+    let Blocked { world, client, proxy: _proxy, instance, order_ids } = Blocked::by(alarm, ground, 5).await;
     timeout(Duration::from_secs(10), instance.stop()).await.expect("it drains");
-    assert!(events(&world).await > 0);
+    assert!(events(world).await > 0);
     alarm.ends().await;
-    let instance = world.start(&vhost, &[]).await;
+    let instance = world.start(&ground.1, &[]).await;
     all_are_answered(&client, order_ids).await;
-    eventually("the events are published", async || events(&world).await == 0).await;
+    eventually("the events are published", async || events(world).await == 0).await;
     instance.stop().await;
 }
 
-async fn a_lost_connection_is_replaced(alarm: &Alarm) {
-    let blocked = Blocked::by(alarm, 5).await;
+async fn a_lost_connection_is_replaced(alarm: &Alarm, ground: &(World, Vhost)) {
+    let blocked = Blocked::by(alarm, ground, 5).await;
     blocked.proxy.reset_all();
     blocked.begins_anew(alarm).await;
 }
 
 async fn a_lost_connection_is_told_as_lost(alarm: &Alarm) {
-    let vhost = alarm.broker.vhost();
-    let proxy = Proxy::start_for(vhost.amqp_url()).unwrap();
-    let broker = messaging::session::Broker::new(&proxy.in_front_of(vhost.amqp_url()), "test").unwrap();
+    let amqp_url = alarm.broker.url();
+    let proxy = Proxy::start_for(&amqp_url).unwrap();
+    let broker = messaging::session::Broker::new(&proxy.in_front_of(&amqp_url), "test").unwrap();
     let connection = broker.connect().await.unwrap();
     broker.ready(&connection);
     let channel = connection.create_channel().await.unwrap();
@@ -246,9 +245,9 @@ async fn a_lost_connection_is_told_as_lost(alarm: &Alarm) {
 }
 
 /// What waits for the broker is given up when another part of its session has failed.
-async fn a_session_that_fails_is_begun_anew(alarm: &Alarm, orders: usize) {
-    let blocked = Blocked::by(alarm, orders).await;
-    let connection = Connection::connect(blocked.vhost.amqp_url(), ConnectionProperties::default()).await.unwrap();
+async fn a_session_that_fails_is_begun_anew(alarm: &Alarm, ground: &(World, Vhost), orders: usize) {
+    let blocked = Blocked::by(alarm, ground, orders).await;
+    let connection = Connection::connect(ground.1.amqp_url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete(queues::ORDER_SETTLED.into(), QueueDeleteOptions::default()).await.unwrap();
     blocked.begins_anew(alarm).await;

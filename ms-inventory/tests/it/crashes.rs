@@ -67,22 +67,21 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
 #[tokio::test]
 async fn a_death_after_any_step_loses_no_order_and_answers_none_in_two_ways() {
     let steps = [Step::Received, Step::Decided, Step::Answered, Step::Settled];
-    join_all(steps.map(a_death_after)).await;
+    let worlds = World::several(steps.len(), || Vhost::create().unwrap()).await;
+    join_all(worlds.iter().zip(steps).map(|((world, vhost), step)| a_death_after(step, world, vhost))).await;
 }
 
-/// What is returned is dropped by calls that block, which is not to happen before the others are done.
-async fn a_death_after(step: Step) -> (World, Vhost) {
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+async fn a_death_after(step: Step, world: &World, vhost: &Vhost) {
     let (plenty, scarce) = (world.product(10).await, world.product(1).await);
     let client = Client::connect(vhost.amqp_url()).await;
-    world.start(&vhost, &[]).await.stop().await;
+    world.start(vhost, &[]).await.stop().await;
     client.create("A", &[(plenty, 1), (scarce, 1)]).await;
     client.create("B", &[(plenty, 1), (scarce, 1)]).await;
     client.publish("order.created", b"poison").await;
-    die_after(step, &world, &vhost).await;
+    die_after(step, world, vhost).await;
     assert_eq!(world.holds("held").await, i64::from(step >= Step::Decided), "after {step:?}");
 
-    let _instance = world.start(&vhost, &[]).await;
+    let _instance = world.start(vhost, &[]).await;
     client.create("LAST", &[(plenty, 1)]).await;
     let answers = answers(&client, &["A", "B", "LAST"]).await;
     assert!(answers["A"].contains("StockReserved"), "after {step:?}: {answers:?}");
@@ -91,7 +90,6 @@ async fn a_death_after(step: Step) -> (World, Vhost) {
     assert_eq!(world.level(scarce).await.reserved, 1);
     assert_eq!(world.level(plenty).await.reserved, 2);
     world.assert_adds_up().await;
-    (world, vhost)
 }
 
 /// Waits for an answer to each of these orders, and checks that no order is told two things.
@@ -121,26 +119,27 @@ const DEADLY: &str = "
 
 #[tokio::test]
 async fn a_session_that_dies_between_two_statements_changes_nothing() {
-    let places = [
+    let in_statements = [
         ("before the answers are stored", "before insert on holds for each statement execute function die()"),
         ("after the answers are stored", "after insert on holds for each statement execute function die()"),
         ("after the levels are changed", "after update on stock for each statement execute function die()"),
         ("after a due hold is ended", "after update on holds for each statement execute function die()"),
         ("after its event is stored", "after insert on outbox for each statement execute function die()"),
     ];
-    let in_statements =
-        places.map(async |(place, trigger)| deadly(&format!("create trigger deadly {trigger}"), place).await);
     let at_commit = "create constraint trigger deadly after insert on holds
                      deferrable initially deferred for each row execute function die()";
-    tokio::join!(join_all(in_statements), deadly(at_commit, "at the commit"));
+    let mut triggers =
+        in_statements.map(|(place, trigger)| (place, format!("create trigger deadly {trigger}"))).to_vec();
+    triggers.push(("at the commit", at_commit.to_owned()));
+    let worlds = World::several(triggers.len(), || Vhost::create().unwrap()).await;
+    let deaths = worlds.iter().zip(&triggers);
+    join_all(deaths.map(|((world, vhost), (place, trigger))| deadly(trigger, place, world, vhost))).await;
 }
 
-/// What is returned is dropped by calls that block, which is not to happen before the others are done.
-async fn deadly(trigger: &str, place: &str) -> (World, Vhost) {
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
+async fn deadly(trigger: &str, place: &str, world: &World, vhost: &Vhost) {
     let product = world.product(5).await;
     let client = Client::connect(vhost.amqp_url()).await;
-    let instance = world.start(&vhost, &["--sweep-period-ms", "3600000"]).await;
+    let instance = world.start(vhost, &["--sweep-period-ms", "3600000"]).await;
     client.create("OLD", &[(product, 5)]).await;
     answers(&client, &["OLD"]).await;
     world.let_holds_run_out().await;
@@ -157,7 +156,6 @@ async fn deadly(trigger: &str, place: &str) -> (World, Vhost) {
     assert_eq!(world.level(product).await.reserved, 4, "{place}");
     world.assert_adds_up().await;
     instance.stop().await;
-    (world, vhost)
 }
 
 /// Two instances under load. One after the other is killed, the broker cuts every connection, then both servers are

@@ -46,6 +46,16 @@ impl World {
         Self::on(Database::create("inventory").unwrap()).await
     }
 
+    /// So many, each with a vhost, for what runs side by side. They are made before it begins and dropped after its end, because
+    /// both block.
+    pub(crate) async fn several(count: usize, vhost: impl Fn() -> Vhost) -> Vec<(Self, Vhost)> {
+        let mut worlds = Vec::new();
+        for _ in 0..count {
+            worlds.push((Self::new().await, vhost()));
+        }
+        worlds
+    }
+
     pub(crate) async fn on(database: Database) -> Self {
         let bounds = Bounds { database_max_connections: 10, database_acquire_timeout_seconds: 30, ..Bounds::default() };
         let pool = PgPool::connect(database.url()).await.unwrap();
