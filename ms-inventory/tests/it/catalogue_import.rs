@@ -1,7 +1,5 @@
 //! Many products come at once, all or none.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
 use crate::graphql_client::{Api, PRODUCT, nodes};
@@ -36,12 +34,7 @@ async fn ten_thousand_products_come_in_one_call() {
     let world = World::new().await;
     let api = Api::serve(&world.connections).await;
     let inputs = rows("BULK", 10_000);
-    let started = Instant::now();
     let answer = import(&api, &inputs).await;
-    let took = started.elapsed();
-    println!("10 000 products imported in {took:?}");
-    assert!(took < Duration::from_secs(20), "{took:?}");
-
     assert_eq!(answer["errors"], Value::Null);
     let products = answer["data"]["importProducts"].as_array().unwrap();
     assert_eq!(products.len(), 10_000);
