@@ -89,7 +89,9 @@ impl<H: Handler> Decider<'_, '_, H> {
 
     /// Tries messages that are held, one after the other, until one has to wait for longer.
     async fn try_held(&mut self) -> anyhow::Result<ControlFlow<()>> {
-        while let Some(message) = self.held.take() {
+        while !self.ending.is_cancelled()
+            && let Some(message) = self.held.take()
+        {
             let verdict = self.decide(slice::from_ref(&message.delivery)).await?.pop().flatten();
             if let Some(verdict) = verdict {
                 let flow = self.answer(vec![(message.delivery, verdict)], message.unit).await?;
@@ -109,7 +111,7 @@ impl<H: Handler> Decider<'_, '_, H> {
         let Consumer { handler, queue, .. } = *self.consumer;
         let is_open = || self.channel.status().connected();
         let verdicts = decide(handler, queue, batch, self.limits, is_open, self.ending).await?;
-        if verdicts.iter().any(Option::is_some) {
+        if verdicts.iter().flatten().any(|verdict| matches!(verdict, Verdict::Done(_))) {
             self.held.passed();
         }
         Ok(verdicts)

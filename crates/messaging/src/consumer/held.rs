@@ -48,8 +48,11 @@ impl Held {
     /// Holds a message that was just found to have a locked row.
     pub(super) fn hold(&mut self, delivery: Delivery, unit: Arc<Unit>) {
         let now = Instant::now();
+        // What comes later puts no earlier one off.
+        if self.is_empty() {
+            self.retry_at = now + RETRY_PAUSE;
+        }
         self.messages.push_back(HeldMessage { delivery, unit, since: now });
-        self.retry_at = now + RETRY_PAUSE;
     }
 
     /// Holds a message for longer whose row is locked still. Gives it back if it has waited for too long.
@@ -117,7 +120,8 @@ mod tests {
         let mut held = holding(&[1, 2]);
         assert!(!held.is_due());
         held.wait().await;
-        assert!(held.is_due());
+        held.hold(delivery(3), Arc::new(Progress::default().begin("q")));
+        assert!(held.is_due(), "a later one puts off no other");
         let first = taken(&mut held);
         assert_eq!(first.delivery.delivery_tag, 1);
         assert!(held.hold_on(first).is_none());
