@@ -190,8 +190,8 @@ async fn events(world: &World) -> i64 {
 /// Longer than anything else that is asked of a broker may take.
 const LONG: Duration = Duration::from_secs(40);
 
-async fn no_session_ends(alarm: &Alarm, ground: &(World, Vhost), orders: usize) {
-    let blocked = Blocked::by(alarm, ground, orders).await;
+async fn no_session_ends(alarm: &Alarm, servers: &(World, Vhost), orders: usize) {
+    let blocked = Blocked::by(alarm, servers, orders).await;
     let begun = Instant::now();
     while begun.elapsed() < LONG {
         let counts = blocked.proxy.counts();
@@ -210,19 +210,19 @@ async fn no_session_ends(alarm: &Alarm, ground: &(World, Vhost), orders: usize) 
 }
 
 /// What cannot be published stays where it is: orders in their queue, events in the outbox.
-async fn an_instance_drains_in_time(alarm: &Alarm, ground: &(World, Vhost)) {
-    let Blocked { world, client, proxy: _proxy, instance, order_ids } = Blocked::by(alarm, ground, 5).await;
+async fn an_instance_drains_in_time(alarm: &Alarm, servers: &(World, Vhost)) {
+    let Blocked { world, client, proxy: _proxy, instance, order_ids } = Blocked::by(alarm, servers, 5).await;
     timeout(Duration::from_secs(10), instance.stop()).await.expect("it drains");
     assert!(events(world).await > 0);
     alarm.ends().await;
-    let instance = world.start(&ground.1, &[]).await;
+    let instance = world.start(&servers.1, &[]).await;
     all_are_answered(&client, order_ids).await;
     eventually("the events are published", async || events(world).await == 0).await;
     instance.stop().await;
 }
 
-async fn a_lost_connection_is_replaced(alarm: &Alarm, ground: &(World, Vhost)) {
-    let blocked = Blocked::by(alarm, ground, 5).await;
+async fn a_lost_connection_is_replaced(alarm: &Alarm, servers: &(World, Vhost)) {
+    let blocked = Blocked::by(alarm, servers, 5).await;
     blocked.proxy.reset_all();
     blocked.begins_anew(alarm).await;
 }
@@ -245,9 +245,9 @@ async fn a_lost_connection_is_told_as_lost(alarm: &Alarm) {
 }
 
 /// What waits for the broker is given up when another part of its session has failed.
-async fn a_session_that_fails_is_begun_anew(alarm: &Alarm, ground: &(World, Vhost), orders: usize) {
-    let blocked = Blocked::by(alarm, ground, orders).await;
-    let connection = Connection::connect(ground.1.amqp_url(), ConnectionProperties::default()).await.unwrap();
+async fn a_session_that_fails_is_begun_anew(alarm: &Alarm, servers: &(World, Vhost), orders: usize) {
+    let blocked = Blocked::by(alarm, servers, orders).await;
+    let connection = Connection::connect(servers.1.amqp_url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete(queues::ORDER_SETTLED.into(), QueueDeleteOptions::default()).await.unwrap();
     blocked.begins_anew(alarm).await;

@@ -18,8 +18,6 @@ use super::{Answered, Consumer, Handler, Limits, SUSPECT_AFTER, Until, Verdict, 
 use crate::Publisher;
 use crate::progress::Unit;
 
-const STAYS_LOCKED: &str = "a row it needs stays locked";
-
 /// Decides the batches of a consumer and publishes their answers.
 ///
 /// Its ends of the two channels are dropped when it ends, however it does: the other side waits for nobody then.
@@ -48,14 +46,11 @@ impl<H: Handler> Decider<'_, '_, H> {
                 }
             };
             let Some(next) = self.ending.run_until_cancelled(next).await else { break };
-            flow = match next {
-                Some(batch) => {
-                    let ended = || format!("the broker ended the consumer of {}", self.consumer.queue);
-                    let batch: Vec<Delivery> = batch.with_context(ended)?.into_iter().collect::<lapin::Result<_>>()?;
-                    self.take(batch).await?
-                }
-                None => self.try_held().await?,
-            };
+            if let Some(batch) = next {
+                let ended = || format!("the broker ended the consumer of {}", self.consumer.queue);
+                let batch: Vec<Delivery> = batch.with_context(ended)?.into_iter().collect::<lapin::Result<_>>()?;
+                flow = self.take(batch).await?;
+            }
             if flow.is_continue() && self.held.is_due() {
                 flow = self.try_held().await?;
             }
@@ -80,7 +75,7 @@ impl<H: Handler> Decider<'_, '_, H> {
                     self.channel.basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: true }).await?;
                     return Ok(ControlFlow::Break(()));
                 }
-                None => decided.push((delivery, Verdict::Dead(STAYS_LOCKED.to_owned()))),
+                None => decided.push((delivery, stays_locked())),
             }
         }
         let flow = if decided.is_empty() { ControlFlow::Continue(()) } else { self.answer(decided, unit).await? };
@@ -99,9 +94,8 @@ impl<H: Handler> Decider<'_, '_, H> {
                     return Ok(flow);
                 }
             } else {
-                let Some(given_up) = self.held.hold_on(message) else { break };
-                let dead = Verdict::Dead(STAYS_LOCKED.to_owned());
-                return self.answer(vec![(given_up.delivery, dead)], given_up.unit).await;
+                let Some(given_up) = self.held.hold_longer(message) else { break };
+                return self.answer(vec![(given_up.delivery, stays_locked())], given_up.unit).await;
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -127,4 +121,8 @@ impl<H: Handler> Decider<'_, '_, H> {
         let sent = self.settle_next.send((answered, unit)).await;
         Ok(if sent.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
+}
+
+fn stays_locked() -> Verdict {
+    Verdict::Dead("a row it needs stays locked".to_owned())
 }

@@ -12,8 +12,8 @@ use crate::progress::Unit;
 /// so the other messages have at least half of the time.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// A message of which a row is locked may wait so many times as long as a batch is tried.
-const PATIENCE: u32 = 4;
+/// A message of which a row is locked is held so many times as long as a batch is tried.
+const HELD_TIMES: u32 = 4;
 
 /// Messages that stay unacknowledged and are tried again after others, because somebody has locked rows that they need.
 ///
@@ -22,7 +22,7 @@ const PATIENCE: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Held {
     messages: VecDeque<HeldMessage>,
-    patience: Duration,
+    held_for: Duration,
     retry_at: Instant,
     last_passed: Option<Instant>,
 }
@@ -37,8 +37,8 @@ pub(super) struct HeldMessage {
 
 impl Held {
     pub(super) fn new(limits: Limits) -> Self {
-        let patience = limits.give_back_after() * PATIENCE;
-        Self { messages: VecDeque::new(), patience, retry_at: Instant::now(), last_passed: None }
+        let held_for = limits.give_back_after() * HELD_TIMES;
+        Self { messages: VecDeque::new(), held_for, retry_at: Instant::now(), last_passed: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,11 +55,11 @@ impl Held {
         self.messages.push_back(HeldMessage { delivery, unit, since: now });
     }
 
-    /// Holds a message for longer whose row is locked still. Gives it back if it has waited for too long.
-    pub(super) fn hold_on(&mut self, message: HeldMessage) -> Option<HeldMessage> {
+    /// Goes on holding a message whose row is still locked. Returns it if it has been held for too long.
+    pub(super) fn hold_longer(&mut self, message: HeldMessage) -> Option<HeldMessage> {
         let now = Instant::now();
         self.retry_at = now + RETRY_PAUSE;
-        if now.duration_since(message.since) >= self.patience && self.last_passed > Some(message.since) {
+        if now.duration_since(message.since) >= self.held_for && self.last_passed > Some(message.since) {
             return Some(message);
         }
         self.messages.push_back(message);
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::Progress;
 
-    const PATIENT_FOR: Duration = Duration::from_secs(60);
+    const HELD_FOR: Duration = Duration::from_secs(60);
 
     fn delivery(tag: u64) -> Delivery {
         Delivery::mock(tag, "".into(), "".into(), false, Vec::new())
@@ -124,14 +124,14 @@ mod tests {
         assert!(held.is_due(), "a later one puts off no other");
         let first = taken(&mut held);
         assert_eq!(first.delivery.delivery_tag, 1);
-        assert!(held.hold_on(first).is_none());
+        assert!(held.hold_longer(first).is_none());
         assert!(!held.is_due());
         assert_eq!(taken(&mut held).delivery.delivery_tag, 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn where_none_is_held_there_is_nothing_to_wait_for() {
-        assert!(timeout(PATIENT_FOR, holding(&[]).wait()).await.is_err());
+        assert!(timeout(HELD_FOR, holding(&[]).wait()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,22 +139,22 @@ mod tests {
         let mut held = holding(&[1]);
         held.passed();
         for (waited, passes, given_up) in
-            [(PATIENT_FOR - RETRY_PAUSE, true, false), (Duration::ZERO, false, false), (RETRY_PAUSE, false, true)]
+            [(HELD_FOR - RETRY_PAUSE, true, false), (Duration::ZERO, false, false), (RETRY_PAUSE, false, true)]
         {
             advance(waited).await;
             if passes {
                 held.passed();
             }
             let message = taken(&mut held);
-            assert_eq!(held.hold_on(message).is_some(), given_up);
+            assert_eq!(held.hold_longer(message).is_some(), given_up);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_message_is_given_up_while_none_passes() {
         let mut held = holding(&[1]);
-        advance(PATIENT_FOR * 60).await;
+        advance(HELD_FOR * 60).await;
         let message = taken(&mut held);
-        assert!(held.hold_on(message).is_none());
+        assert!(held.hold_longer(message).is_none());
     }
 }
