@@ -1,4 +1,5 @@
-//! Who listens to what. Each queue `Q` has a dead-letter queue `Q.dead`, and an exchange `Q.replay` for the way back.
+//! Who listens to what. Each queue `Q` has a dead-letter queue `Q.dead`, a queue `Q.retry`, and an exchange `Q.replay` for the
+//! way back from both.
 
 /// ms-inventory reads new orders here.
 pub const ORDER_CREATED: &str = "order.created.inventory";
@@ -18,7 +19,13 @@ pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
 }
 
-/// The exchange (fanout) that leads to a queue and nowhere else: what is replayed takes it. Through the default exchange,
+/// Where messages of a queue wait whose rows are locked, until the broker returns them to it. It is bound to [`DEAD_LETTERS`] with
+/// its own name.
+pub fn retry(queue: &str) -> String {
+    format!("{queue}.retry")
+}
+
+/// The exchange (fanout) that leads to a queue and nowhere else: what is replayed or retried takes it. Through the default exchange,
 /// which has no name, whoever may publish to one queue may publish to all of them.
 pub fn replay(queue: &str) -> String {
     format!("{queue}.replay")

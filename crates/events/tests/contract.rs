@@ -191,6 +191,7 @@ fn an_event_is_named_by_its_tag() {
 fn queues_and_exchanges_of_dead_letters_are_named_after_their_queue() {
     assert_eq!(queues::dead(queues::ORDER_CREATED), "order.created.inventory.dead");
     assert_eq!(queues::replay(queues::ORDER_CREATED), "order.created.inventory.replay");
+    assert_eq!(queues::retry(queues::ORDER_CREATED), "order.created.inventory.retry");
 }
 
 #[test]

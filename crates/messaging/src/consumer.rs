@@ -9,12 +9,11 @@
 
 mod decide;
 mod decider;
-mod held;
 mod limits;
+mod retries;
 mod settle;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -29,14 +28,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::decide::{MAX_PAUSE, pauses};
 use self::decider::Decider;
-use self::held::Held;
+use self::retries::Retries;
 use crate::progress::Unit;
 use crate::session::{answered, both};
 use crate::{Fault, Outgoing, Progress, Publisher};
 
-pub use decide::decide;
+pub use decide::{Undecided, decide};
 pub use limits::Limits;
-pub use settle::{Answered, answer, settle};
+pub use retries::Retry;
+pub use settle::{Acknowledges, Answered, answer, settle};
 
 /// Says what becomes of messages.
 pub trait Handler: Sync {
@@ -57,6 +57,8 @@ pub enum Verdict {
     Done(Vec<Outgoing>),
     /// It cannot be handled, for this reason.
     Dead(String),
+    /// It cannot be handled now, and is tried again after others. Only the consumer says so.
+    Retry(Retry),
 }
 
 /// A message that came back so often is taken alone: it may be what ends the sessions. Once or twice is what a restart of a
@@ -145,7 +147,7 @@ impl<'a, H: Handler> Consumer<'a, H> {
         }
         let (settle_next, unsettled) = mpsc::channel(BATCHES_IN_FLIGHT);
         let ending = stop.child_token();
-        let held = Held::new(limits);
+        let retries = Retries::new(limits);
         let decider = Decider {
             consumer: self,
             limits,
@@ -153,7 +155,7 @@ impl<'a, H: Handler> Consumer<'a, H> {
             channel: &channel,
             publishers,
             settle_next,
-            held,
+            retries,
             ending: &ending,
         };
         let settling = self.settle_batches(&channel, unsettled, free, &ending);
@@ -164,15 +166,19 @@ impl<'a, H: Handler> Consumer<'a, H> {
     async fn settle_batches(
         &self,
         channel: &Channel,
-        mut unsettled: mpsc::Receiver<(Answered<'a>, Arc<Unit>)>,
+        mut unsettled: mpsc::Receiver<(Answered<'a>, Unit)>,
         free: mpsc::Sender<Publisher<'a>>,
         ending: &CancellationToken,
     ) -> anyhow::Result<()> {
         while let Some((batch, unit)) = unsettled.recv().await {
             let settling = settle(channel, self.queue, batch, self.progress);
             let settled = bounded(Duration::MAX, ending, settling).await;
-            let publisher = settled.context("the answers were not confirmed before the session ended")??;
-            drop(unit);
+            let (publisher, settled) = settled.context("the answers were not confirmed before the session ended")??;
+            if settled == 0 {
+                unit.end_unmoved();
+            } else {
+                drop(unit);
+            }
             // Nobody needs it when no batch is decided any more.
             free.send(publisher).await.ok();
         }

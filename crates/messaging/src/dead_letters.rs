@@ -23,7 +23,7 @@ const MAX_REASON_CHARS: usize = 1_000;
 pub(crate) fn frame<'a>(queue: &'static str, delivery: &'a Delivery, reason: &str) -> Frame<'a> {
     Frame {
         exchange: events::queues::DEAD_LETTERS,
-        routing_key: queue,
+        routing_key: queue.into(),
         mandatory: true,
         body: &delivery.data,
         properties: with_reason(&delivery.properties, reason),
@@ -44,8 +44,8 @@ fn with_reason(properties: &BasicProperties, reason: &str) -> BasicProperties {
 }
 
 /// Of the headers, the one that means something to us. The others are a stranger's: they may fill a frame, so that there
-/// is no room for the reason, or send a replayed message to other queues (`CC`, `BCC`).
-fn own_headers(properties: &BasicProperties) -> FieldTable {
+/// is no room for the reason, or send a message that comes back to other queues (`CC`, `BCC`).
+pub(crate) fn own_headers(properties: &BasicProperties) -> FieldTable {
     let mut own = FieldTable::default();
     let trace = properties.headers().as_ref().and_then(|headers| headers.inner().get(Trace::HEADER));
     if let Some(AMQPValue::LongString(trace)) = trace
@@ -56,9 +56,9 @@ fn own_headers(properties: &BasicProperties) -> FieldTable {
     own
 }
 
-/// A dead letter must survive the broker whatever its sender asked for. An expiration would end it, and a user id that
+/// A message that goes to another queue must survive the broker whatever its sender asked for. An expiration would end it, and a user id that
 /// is not ours would have the broker close the channel.
-fn lasting(properties: &BasicProperties) -> BasicProperties {
+pub(crate) fn lasting(properties: &BasicProperties) -> BasicProperties {
     const PERSISTENT: u8 = 2;
     let mut kept = BasicProperties::default().with_delivery_mode(PERSISTENT);
     macro_rules! keep {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// elects a new leader.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
+/// For how long it is remembered that the last unit of work moved nothing: longer than a message waits to be tried again.
+const UNMOVED_FOR: Duration = Duration::from_secs(30);
+
 /// How long health speaks of an event that could not be delivered.
 const UNDELIVERED_FOR: Duration = Duration::from_secs(30);
 
@@ -25,6 +28,14 @@ struct State {
 struct Work {
     units: usize,
     moved: Instant,
+    /// When the last unit ended, if it moved nothing.
+    unmoved: Option<Instant>,
+}
+
+impl Work {
+    fn is_in_hand(&self) -> bool {
+        self.units > 0 || self.unmoved.is_some_and(|ended| ended.elapsed() < UNMOVED_FOR)
+    }
 }
 
 /// A unit of work in hand: a batch, or a step of the relay. It is done when this is dropped.
@@ -32,18 +43,19 @@ struct Work {
 pub struct Unit {
     progress: Progress,
     name: &'static str,
+    moves: bool,
 }
 
 impl Progress {
     /// Takes a unit of work in hand. `name` is a queue's or the outbox's.
     pub fn begin(&self, name: &'static str) -> Unit {
         let mut state = self.state();
-        let work = state.in_hand.entry(name).or_insert(Work { units: 0, moved: Instant::now() });
-        if work.units == 0 {
+        let work = state.in_hand.entry(name).or_insert(Work { units: 0, moved: Instant::now(), unmoved: None });
+        if !work.is_in_hand() {
             work.moved = Instant::now();
         }
         work.units += 1;
-        Unit { progress: self.clone(), name }
+        Unit { progress: self.clone(), name, moves: true }
     }
 
     /// Remembers that an event could not be delivered, because no queue is bound for it.
@@ -58,7 +70,7 @@ impl Progress {
     /// What stands still, and for how long.
     pub fn check(&self) -> Result<(), String> {
         let state = self.state();
-        let stalled = state.in_hand.iter().find(|(_, work)| work.units > 0 && work.moved.elapsed() > STALLED_AFTER);
+        let stalled = state.in_hand.iter().find(|(_, work)| work.is_in_hand() && work.moved.elapsed() > STALLED_AFTER);
         stalled
             .map_or(Ok(()), |(name, work)| Err(format!("{name} stands still for {} s", work.moved.elapsed().as_secs())))
     }
@@ -79,11 +91,22 @@ impl Progress {
     }
 }
 
+impl Unit {
+    /// Ends it without anything done: all of it has to be tried again.
+    pub(crate) fn end_unmoved(mut self) {
+        self.moves = false;
+    }
+}
+
 impl Drop for Unit {
     fn drop(&mut self) {
         if let Some(work) = self.progress.state().in_hand.get_mut(self.name) {
             work.units = work.units.saturating_sub(1);
-            work.moved = Instant::now();
+            let now = Instant::now();
+            if self.moves {
+                work.moved = now;
+            }
+            work.unmoved = (!self.moves).then_some(now);
         }
     }
 }
@@ -111,6 +134,22 @@ mod tests {
         drop(second);
         is_older(&progress, "queue");
         assert_eq!(progress.check(), Ok(()), "no work, however long");
+    }
+
+    #[test]
+    fn work_that_only_waits_to_be_tried_again_stands_still_between_its_tries_too() {
+        let progress = Progress::default();
+        let moved = progress.begin("queue");
+        progress.begin("queue").end_unmoved();
+        assert_eq!(progress.check(), Ok(()));
+        drop(moved);
+        progress.begin("queue").end_unmoved();
+        is_older(&progress, "queue");
+        assert!(progress.check().is_err());
+        let _next = progress.begin("queue");
+        assert!(progress.check().is_err());
+        drop(progress.begin("queue"));
+        assert_eq!(progress.check(), Ok(()));
     }
 
     #[test]

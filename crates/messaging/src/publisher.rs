@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,7 +34,7 @@ pub struct Publisher<'c> {
 #[derive(Debug, Clone)]
 pub(crate) struct Frame<'a> {
     pub(crate) exchange: &'a str,
-    pub(crate) routing_key: &'a str,
+    pub(crate) routing_key: Cow<'a, str>,
     pub(crate) mandatory: bool,
     pub(crate) body: &'a [u8],
     pub(crate) properties: BasicProperties,
@@ -92,7 +93,7 @@ impl<'c> Publisher<'c> {
     pub(crate) fn frame<'a>(&self, message: &'a Outgoing) -> Frame<'a> {
         Frame {
             exchange: &message.exchange,
-            routing_key: &message.routing_key,
+            routing_key: Cow::Borrowed(&message.routing_key),
             mandatory: message.mandatory,
             body: &message.body,
             properties: self.properties(message),
@@ -131,7 +132,7 @@ impl<'c> Publisher<'c> {
     async fn send(&self, frame: Frame<'_>) -> lapin::Result<PublisherConfirm> {
         let Frame { exchange, routing_key, mandatory, body, properties } = frame;
         let options = BasicPublishOptions { mandatory, immediate: false };
-        self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await
+        self.channel.basic_publish(exchange.into(), (&*routing_key).into(), options, body, properties).await
     }
 
     fn properties(&self, message: &Outgoing) -> BasicProperties {

@@ -31,7 +31,7 @@ pub struct WorkQueue {
 }
 
 /// Declares the topic exchanges a service publishes to, its work queues with their bindings, and of each the dead-letter
-/// queue and the way back from it.
+/// queue, the retry queue, and the way back from both.
 ///
 /// What is not the service's own, the exchanges of others and the one for dead letters, is declared only where it is
 /// missing: a login that may change its own things and no others is refused even to repeat what is there.
@@ -60,6 +60,9 @@ pub async fn declare(connection: &Connection, exchanges: &[&str], queues: &[Work
         }
         declaring.exchange(&replay, ExchangeKind::Fanout).await?;
         declaring.bind(queue.name, &replay, "").await?;
+        let retry = events::queues::retry(queue.name);
+        declaring.queue(&retry, retry_queue_arguments(&replay)).await?;
+        declaring.bind(&retry, events::queues::DEAD_LETTERS, &retry).await?;
     }
     for exchange in own.into_iter().chain([events::queues::DEAD_LETTERS]) {
         declaring.may_publish(exchange).await?;
@@ -175,6 +178,17 @@ fn dead_queue_arguments() -> FieldTable {
     arguments(&[
         ("x-queue-type", text("quorum")),
         ("x-delivery-limit", AMQPValue::LongInt(UNLIMITED_DELIVERIES)),
+        ("x-overflow", text("reject-publish")),
+    ])
+}
+
+/// A message that expires here goes through `replay`, back to its queue.
+fn retry_queue_arguments(replay: &str) -> FieldTable {
+    arguments(&[
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", AMQPValue::LongInt(UNLIMITED_DELIVERIES)),
+        ("x-dead-letter-exchange", text(replay)),
+        ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
     ])
 }

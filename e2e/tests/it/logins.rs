@@ -53,7 +53,7 @@ async fn no_service_touches_what_belongs_to_another() {
             assert_eq!(login.bind(queue, me.exchange).await, Refused, "binds {queue} to its own exchange");
             assert_eq!(login.bind(me.queues[0], &replay).await, Refused, "hears what is replayed to {queue}");
             assert_eq!(login.delete_exchange(&replay).await, Refused, "deletes {replay}");
-            for queue in [queue, &queues::dead(queue)] {
+            for queue in [queue, &queues::dead(queue), &queues::retry(queue)] {
                 assert_eq!(login.get(queue).await, Refused, "gets from {queue}");
                 assert_eq!(login.consume(queue).await, Refused, "consumes {queue}");
                 assert_eq!(login.purge(queue).await, Refused, "purges {queue}");

@@ -17,7 +17,7 @@ use futures::future::join_all;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
-use messaging::consumer::{Limits, answer, decide, settle};
+use messaging::consumer::{Acknowledges, Limits, answer, decide, settle};
 use messaging::outbox::Relay;
 use messaging::{Progress, Publisher};
 use ms_inventory::events::Created;
@@ -54,7 +54,7 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
         if step >= Step::Answered {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();
             let decided = batch.into_iter().zip(verdicts.into_iter().flatten()).collect();
-            let answered = answer(publisher, queue, decided, true).await.unwrap();
+            let answered = answer(publisher, queue, decided, Acknowledges::UpTo).await.unwrap();
             if step >= Step::Settled {
                 settle(&channel, queue, answered, &Progress::default()).await.unwrap();
             }

@@ -19,6 +19,7 @@ mod graphql_statements;
 mod graphql_values;
 mod holds;
 mod ledger;
+mod locked;
 mod messages;
 mod networks;
 mod relay;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, created};
 use crate::world::{World, eventually};
 
-fn reason(delivery: &lapin::message::Delivery) -> String {
+pub(crate) fn reason(delivery: &lapin::message::Delivery) -> String {
     let headers = delivery.properties.headers().as_ref().unwrap();
     match headers.inner().get(REASON_HEADER).unwrap() {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).unwrap(),
@@ -311,81 +311,4 @@ async fn dead_letters_can_be_looked_at_replayed_and_purged() {
     let again = client.dead_letter().await;
     assert_eq!(again.data, b"one", "what is still no event is dead-lettered again");
     eventually("and back on the shelf", async || open().await.letters().len() == 2).await;
-}
-
-/// A transaction that somebody has left open in psql, and that has locked the stock of a product.
-async fn lock_stock<'p>(world: &'p World, product: i64) -> sqlx::Transaction<'p, sqlx::Postgres> {
-    let mut left_open = world.pool.begin().await.unwrap();
-    let lock = "select from stock where product_id = $1 for update";
-    sqlx::query(lock).bind(product).execute(&mut *left_open).await.unwrap();
-    left_open
-}
-
-#[tokio::test]
-async fn an_order_whose_stock_stays_locked_is_dead_lettered_and_the_others_are_answered() {
-    const OTHERS: usize = 20;
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-    let (locked, free) = (world.product(5).await, world.product(100).await);
-    let client = Client::connect(vhost.amqp_url()).await;
-    let limits = ["--database-lock-timeout-seconds", "1", "--batch-give-back-seconds", "2"];
-    let instance = world.start(&vhost, &limits).await;
-    // The first one is taken alone.
-    client.create("FIRST", &[(free, 1)]).await;
-    assert_eq!(client.answer().await["order_id"], "FIRST");
-    let left_open = lock_stock(&world, locked).await;
-    client.create("LOCKED", &[(locked, 1)]).await;
-    for n in 0..OTHERS {
-        client.create(&format!("OTHER-{n}"), &[(free, 1)]).await;
-    }
-    let mut answered = BTreeSet::new();
-    while answered.len() < OTHERS {
-        let answer = client.answer().await;
-        assert_eq!(answer["event"], "StockReserved");
-        answered.insert(answer["order_id"].as_str().unwrap().to_owned());
-    }
-    assert!(!answered.contains("LOCKED"));
-    client.create("WHILE-IT-WAITS", &[(free, 1)]).await;
-    assert_eq!(client.answer().await["order_id"], "WHILE-IT-WAITS");
-    let dead = client.dead_letter().await;
-    assert!(String::from_utf8_lossy(&dead.data).contains("LOCKED"));
-    assert_eq!(reason(&dead), "a row it needs stays locked");
-    drop(left_open);
-    instance.stop().await;
-}
-
-#[tokio::test]
-async fn orders_whose_stock_is_locked_hold_up_no_other_and_are_answered_once_it_is_free() {
-    let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-    let (locked, free) = (world.product(5).await, world.product(100).await);
-    let client = Client::connect(vhost.amqp_url()).await;
-    let limits = ["--database-lock-timeout-seconds", "1"];
-    world.start(&vhost, &limits).await.stop().await;
-    let left_open = lock_stock(&world, locked).await;
-    // The first that a session takes, which it takes alone.
-    client.create("LOCKED-FIRST", &[(locked, 1)]).await;
-    let instance = world.start(&vhost, &limits).await;
-    is_waited_for(&world).await;
-    client.create("OTHER", &[(free, 1)]).await;
-    assert_eq!(client.answer().await["order_id"], "OTHER");
-    client.create("LOCKED", &[(locked, 1)]).await;
-    is_waited_for(&world).await;
-    client.create("ANOTHER", &[(free, 1)]).await;
-    assert_eq!(client.answer().await["order_id"], "ANOTHER");
-    // What was not answered was not acknowledged, either.
-    instance.stop().await;
-    drop(left_open);
-    let instance = world.start(&vhost, &limits).await;
-    let answered = [client.answer().await, client.answer().await].map(|answer| answer["order_id"].to_string());
-    assert_eq!(BTreeSet::from(answered), BTreeSet::from([r#""LOCKED""#, r#""LOCKED-FIRST""#].map(str::to_owned)));
-    instance.stop().await;
-}
-
-/// Waits until somebody waits for a lock.
-async fn is_waited_for(world: &World) {
-    let waiting =
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("somebody waits for the lock", async || {
-        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() > 0
-    })
-    .await;
 }

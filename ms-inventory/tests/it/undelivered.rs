@@ -133,6 +133,14 @@ async fn queues_have_the_arguments_that_keep_messages() {
         assert_eq!(vhost.management().queue_arguments(vhost.name(), queue).unwrap(), work);
         let dead = json!({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000, "x-overflow": "reject-publish"});
         assert_eq!(vhost.management().queue_arguments(vhost.name(), &queues::dead(queue)).unwrap(), dead);
+        let retry = json!({
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 1_000_000_000,
+            "x-dead-letter-exchange": queues::replay(queue),
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        });
+        assert_eq!(vhost.management().queue_arguments(vhost.name(), &queues::retry(queue)).unwrap(), retry);
     }
     instance.stop().await;
 }

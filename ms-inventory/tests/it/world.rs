@@ -141,7 +141,7 @@ impl Instance {
         }
         let fixed = ["ms-inventory", "--port", "0", "--database-url", database_url, "--amqp-url", amqp_url];
         let trust = ["--jwks-url", ISSUER.jwks_url()];
-        let cli = Cli::parse_from(fixed.iter().chain(&trust).chain(args));
+        let cli = Cli::try_parse_from(fixed.iter().chain(&trust).chain(args)).unwrap();
         let shutdown = CancellationToken::new();
         let running = ms_inventory::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
         Self { url: format!("http://{}", running.address), shutdown, ended: running.ended }

@@ -182,7 +182,7 @@ impl Instance {
         let broker = Proxy::start_for(amqp_url).unwrap();
         let amqp_url = broker.in_front_of(amqp_url);
         let servers = ["--database-url", database_url, "--amqp-url", &amqp_url, "--jwks-url", ISSUER.jwks_url()];
-        let cli = Cli::parse_from(fixed.iter().chain(&servers).chain(args));
+        let cli = Cli::try_parse_from(fixed.iter().chain(&servers).chain(args)).unwrap();
         let shutdown = CancellationToken::new();
         let running = ms_orders::start(cli.config, metrics(), shutdown.clone()).await.unwrap();
         Self { url: format!("http://{}", running.address), shutdown, ended: running.ended, broker }

@@ -88,7 +88,7 @@ async fn run(database_url: &str, args: &[&str]) -> (Running, CancellationToken) 
     }
     let fixed = ["ms-users", "--port", "0", "--database-url", database_url, "--key-encryption-secret", SECRET];
     let admin = ["--admin-email", "root@example.com", "--admin-password", PASSWORD, "--logins-per-minute", "100000"];
-    let cli = Cli::parse_from(fixed.iter().chain(&admin).chain(args));
+    let cli = Cli::try_parse_from(fixed.iter().chain(&admin).chain(args)).unwrap();
     let shutdown = CancellationToken::new();
     (ms_users::start(cli.config, metrics(), shutdown.clone()).await.unwrap(), shutdown)
 }

@@ -13,8 +13,17 @@ use crate::Fault;
 use crate::publisher::message_id;
 use crate::topology::DELIVERY_LIMIT;
 
-/// The first step: gets a verdict for each message of a batch, whatever it takes. `None` is for a message that has to wait,
-/// because somebody has locked a row that it needs: it is to be tried again after others.
+/// Why a message of a batch has no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undecided {
+    /// Somebody has locked a row that it needs.
+    Locked,
+    /// It was not tried, because others were locked.
+    Untried,
+}
+
+/// The first step: gets a verdict for each message of a batch, whatever it takes, but for those that have to wait because rows are
+/// locked.
 ///
 /// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
 ///   It is wanted while the channel that delivered it `is_open`, and the session is not `ending`.
@@ -35,11 +44,11 @@ pub async fn decide<H: Handler>(
     limits: Limits,
     is_open: impl Fn() -> bool,
     ending: &CancellationToken,
-) -> anyhow::Result<Vec<Option<Verdict>>> {
+) -> anyhow::Result<Vec<Result<Verdict, Undecided>>> {
     let wanted = || is_open() && !ending.is_cancelled();
     let begun = Instant::now();
     let is_late = || begun.elapsed() >= limits.give_back_after();
-    let mut verdicts: Vec<Option<Verdict>> = vec![None; batch.len()];
+    let mut verdicts = vec![Err(Undecided::Untried); batch.len()];
     let whole = 0..batch.len();
     let mut undecided = vec![whole];
     let (mut pauses, mut tries, mut locked) = (pauses(), TRIES, 0);
@@ -51,7 +60,7 @@ pub async fn decide<H: Handler>(
             Ok(decided) => {
                 anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
                 for (at, verdict) in range.zip(decided) {
-                    verdicts[at] = Some(verdict);
+                    verdicts[at] = Ok(verdict);
                 }
                 tries = TRIES;
             }
@@ -66,13 +75,14 @@ pub async fn decide<H: Handler>(
                 }
             }
             Err(Fault::Sticky(error)) if tries == 0 => {
-                verdicts[range.start] = Some(Verdict::Dead(format!("cannot be handled: {error:#}")));
+                verdicts[range.start] = Ok(Verdict::Dead(format!("cannot be handled: {error:#}")));
                 tries = TRIES;
             }
             Err(Fault::Locked(error)) => {
                 let message_id = message_id(&part[0].properties);
                 tracing::warn!(queue, message_id, %error, "a row that a message needs is locked; others go first");
                 metrics::counter!("messages_retried_total", "queue" => queue).increment(1);
+                verdicts[range.start] = Err(Undecided::Locked);
                 locked += 1;
                 if !wanted() {
                     break;
@@ -113,8 +123,8 @@ async fn attempt<H: Handler>(
 }
 
 /// Whether a message may be delivered once more without coming near the delivery limit of its queue, at which the broker
-/// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is held and tried.
-pub(super) fn may_go_back(message: &Delivery) -> bool {
+/// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is tried for as long as it takes.
+fn may_go_back(message: &Delivery) -> bool {
     times_returned(message) < i64::from(DELIVERY_LIMIT) / 2
 }
 
@@ -181,8 +191,13 @@ mod tests {
         }
     }
 
-    const LIMITS: Limits =
-        Limits { batch_max_messages: 10, prefetch_messages: 10, batch_timeout_seconds: 1, batch_give_back_seconds: 60 };
+    const LIMITS: Limits = Limits {
+        batch_max_messages: 10,
+        prefetch_messages: 10,
+        batch_timeout_seconds: 1,
+        batch_give_back_seconds: 60,
+        retry_after_seconds: 5,
+    };
 
     fn batch(bodies: &[&str]) -> Vec<Delivery> {
         let delivery = |(tag, body): (usize, &&str)| {
@@ -193,7 +208,7 @@ mod tests {
 
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
         let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
-        verdicts.into_iter().map(|verdict| matches!(verdict, Some(Verdict::Done(_)))).collect()
+        verdicts.into_iter().map(|verdict| matches!(verdict, Ok(Verdict::Done(_)))).collect()
     }
 
     #[test]
@@ -263,22 +278,25 @@ mod tests {
         }
     }
 
-    async fn is_decided(handler: &Locked, bodies: &[&str]) -> Vec<bool> {
+    async fn undecided(handler: &Locked, bodies: &[&str]) -> Vec<Option<Undecided>> {
         let verdicts = decide(handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
-        verdicts.iter().map(Option::is_some).collect()
+        verdicts.into_iter().map(Result::err).collect()
     }
 
     #[tokio::test]
     async fn messages_whose_rows_are_locked_wait_and_their_neighbours_pass() {
         let handler = Locked::default();
-        assert_eq!(is_decided(&handler, &["locked", "a", "b", "locked", "c"]).await, [false, true, true, false, true]);
-        assert_eq!(is_decided(&handler, &["locked"]).await, [false]);
+        let locked = Some(Undecided::Locked);
+        let bodies = ["locked", "a", "b", "locked", "c"];
+        assert_eq!(undecided(&handler, &bodies).await, [locked, None, None, locked, None]);
+        assert_eq!(undecided(&handler, &["locked"]).await, [locked]);
     }
 
     #[tokio::test]
     async fn a_batch_of_which_all_rows_are_locked_waits_after_five_tries() {
         let handler = Locked::default();
-        assert_eq!(is_decided(&handler, &["locked"; 8]).await, [false; 8]);
+        let undecided = undecided(&handler, &["locked"; 8]).await;
+        assert_eq!(undecided, [[Some(Undecided::Locked); 3].as_slice(), &[Some(Undecided::Untried); 5]].concat());
         assert_eq!(*handler.0.lock().unwrap(), 5);
     }
 

@@ -1,6 +1,5 @@
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::slice;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,13 +7,15 @@ use database::bounded;
 use futures::StreamExt;
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicRejectOptions};
+use lapin::options::BasicCancelOptions;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::decide::{may_go_back, times_returned};
-use super::held::Held;
-use super::{Answered, Consumer, Handler, Limits, SUSPECT_AFTER, Until, Verdict, answer, decide};
+use super::decide::times_returned;
+use super::retries::{Retries, failed_tries};
+use super::{
+    Acknowledges, Answered, Consumer, Handler, Limits, SUSPECT_AFTER, Undecided, Until, Verdict, answer, decide,
+};
 use crate::Publisher;
 use crate::progress::Unit;
 
@@ -27,8 +28,8 @@ pub(super) struct Decider<'a, 's, H> {
     pub(super) until: Until,
     pub(super) channel: &'s Channel,
     pub(super) publishers: mpsc::Receiver<Publisher<'a>>,
-    pub(super) settle_next: mpsc::Sender<(Answered<'a>, Arc<Unit>)>,
-    pub(super) held: Held,
+    pub(super) settle_next: mpsc::Sender<(Answered<'a>, Unit)>,
+    pub(super) retries: Retries,
     pub(super) ending: &'s CancellationToken,
 }
 
@@ -38,91 +39,81 @@ impl<H: Handler> Decider<'_, '_, H> {
         let mut batches = deliveries.ready_chunks(self.limits.batch_max_messages.into());
         let mut flow = ControlFlow::Continue(());
         while flow.is_continue() {
-            let next = async {
-                tokio::select! {
-                    biased;
-                    batch = batches.next() => Some(batch),
-                    () = self.held.wait() => None,
-                }
-            };
-            let Some(next) = self.ending.run_until_cancelled(next).await else { break };
-            if let Some(batch) = next {
-                let ended = || format!("the broker ended the consumer of {}", self.consumer.queue);
-                let batch: Vec<Delivery> = batch.with_context(ended)?.into_iter().collect::<lapin::Result<_>>()?;
-                flow = self.take(batch).await?;
-            }
-            if flow.is_continue() && self.held.is_due() {
-                flow = self.try_held().await?;
+            let Some(batch) = self.ending.run_until_cancelled(batches.next()).await else { break };
+            let ended = || format!("the broker ended the consumer of {}", self.consumer.queue);
+            let batch: Vec<Delivery> = batch.with_context(ended)?.into_iter().collect::<lapin::Result<_>>()?;
+            let is_last =
+                self.until == Until::Unsuspected && batch.iter().any(|message| times_returned(message) < SUSPECT_AFTER);
+            flow = self.take(batch).await?;
+            if is_last {
+                break;
             }
         }
         // lapin waits for nothing here, not even for a broker that takes nothing.
         Ok(self.channel.basic_cancel(tag, BasicCancelOptions { nowait: true }).await?)
     }
 
-    /// Takes a batch that has come in. Breaks when it was the last.
+    /// Takes a batch that has come in. Breaks when the session is to end.
+    ///
+    /// Messages that come from `Q.retry` are tried after the others, each alone, and first those that were tried least.
     async fn take(&mut self, batch: Vec<Delivery>) -> anyhow::Result<ControlFlow<()>> {
-        let unit = Arc::new(self.consumer.progress.begin(self.consumer.queue));
-        let is_last =
-            self.until == Until::Unsuspected && batch.iter().any(|message| times_returned(message) < SUSPECT_AFTER);
-        let verdicts = self.decide(&batch).await?;
-        let mut decided = Vec::with_capacity(batch.len());
-        for (delivery, verdict) in batch.into_iter().zip(verdicts) {
-            match verdict {
-                Some(verdict) => decided.push((delivery, verdict)),
-                None if self.until == Until::Stop => self.held.hold(delivery, unit.clone()),
-                // While messages are taken one at a time, one that is held would keep out all others.
-                None if may_go_back(&delivery) => {
-                    self.channel.basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: true }).await?;
-                    return Ok(ControlFlow::Break(()));
-                }
-                None => decided.push((delivery, stays_locked())),
+        let (fresh, mut retried): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|message| failed_tries(message).is_none());
+        retried.sort_by_key(failed_tries);
+        let acknowledges = if retried.is_empty() { Acknowledges::UpTo } else { Acknowledges::Each };
+        if !fresh.is_empty() {
+            let flow = self.handle(fresh, acknowledges).await?;
+            if flow.is_break() {
+                return Ok(flow);
             }
         }
-        let flow = if decided.is_empty() { ControlFlow::Continue(()) } else { self.answer(decided, unit).await? };
-        Ok(if is_last { ControlFlow::Break(()) } else { flow })
-    }
-
-    /// Tries messages that are held, one after the other, until one has to wait for longer.
-    async fn try_held(&mut self) -> anyhow::Result<ControlFlow<()>> {
-        while !self.ending.is_cancelled()
-            && let Some(message) = self.held.take()
+        let mut retried = VecDeque::from(retried);
+        while self.retries.may_try()
+            && !self.ending.is_cancelled()
+            && let Some(message) = retried.pop_front()
         {
-            let verdict = self.decide(slice::from_ref(&message.delivery)).await?.pop().flatten();
-            if let Some(verdict) = verdict {
-                let flow = self.answer(vec![(message.delivery, verdict)], message.unit).await?;
-                if flow.is_break() {
-                    return Ok(flow);
-                }
-            } else {
-                let Some(given_up) = self.held.hold_longer(message) else { break };
-                return self.answer(vec![(given_up.delivery, stays_locked())], given_up.unit).await;
+            let flow = self.handle(vec![message], Acknowledges::Each).await?;
+            if flow.is_break() {
+                return Ok(flow);
             }
         }
-        Ok(ControlFlow::Continue(()))
+        if retried.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let unit = self.consumer.progress.begin(self.consumer.queue);
+        let undecided = retried.into_iter().map(|message| (message, Err(Undecided::Untried))).collect();
+        self.answer(undecided, Acknowledges::Each, unit).await
     }
 
-    async fn decide(&mut self, batch: &[Delivery]) -> anyhow::Result<Vec<Option<Verdict>>> {
+    async fn handle(&mut self, part: Vec<Delivery>, acknowledges: Acknowledges) -> anyhow::Result<ControlFlow<()>> {
+        let unit = self.consumer.progress.begin(self.consumer.queue);
         let Consumer { handler, queue, .. } = *self.consumer;
         let is_open = || self.channel.status().connected();
-        let verdicts = decide(handler, queue, batch, self.limits, is_open, self.ending).await?;
-        if verdicts.iter().flatten().any(|verdict| matches!(verdict, Verdict::Done(_))) {
-            self.held.passed();
+        let verdicts = decide(handler, queue, &part, self.limits, is_open, self.ending).await?;
+        if verdicts.iter().any(|verdict| matches!(verdict, Ok(Verdict::Done(_)))) {
+            self.retries.passed();
         }
-        Ok(verdicts)
+        self.answer(part.into_iter().zip(verdicts).collect(), acknowledges, unit).await
     }
 
     /// Publishes the answers of messages and has them settled. Breaks when the session is to end.
-    async fn answer(&mut self, decided: Vec<(Delivery, Verdict)>, unit: Arc<Unit>) -> anyhow::Result<ControlFlow<()>> {
+    async fn answer(
+        &mut self,
+        part: Vec<(Delivery, Result<Verdict, Undecided>)>,
+        acknowledges: Acknowledges,
+        unit: Unit,
+    ) -> anyhow::Result<ControlFlow<()>> {
+        let decide = |(message, verdict): (Delivery, Result<Verdict, Undecided>)| {
+            let verdict = verdict.unwrap_or_else(|undecided| self.retries.verdict(&message, undecided));
+            (message, verdict)
+        };
+        let decided = part.into_iter().map(decide).collect();
         let Some(publisher) = self.publishers.recv().await else { return Ok(ControlFlow::Break(())) };
         // A broker that says that it is short of memory or disk is waited for as long as it says so.
-        let answering = answer(publisher, self.consumer.queue, decided, self.held.is_empty());
+        let answering = answer(publisher, self.consumer.queue, decided, acknowledges);
         let answered = bounded(Duration::MAX, self.ending, answering).await;
         let answered = answered.context("the answers were not published before the session ended")??;
         let sent = self.settle_next.send((answered, unit)).await;
         Ok(if sent.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
-}
-
-fn stays_locked() -> Verdict {
-    Verdict::Dead("a row it needs stays locked".to_owned())
 }

@@ -27,6 +27,10 @@ pub struct Limits {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub batch_give_back_seconds: u64,
+
+    /// After how long a message of which a row was locked is tried again, in seconds.
+    #[arg(long, env = "RETRY_AFTER_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub retry_after_seconds: u64,
 }
 
 impl Default for Limits {
@@ -36,6 +40,7 @@ impl Default for Limits {
             prefetch_messages: 1_000,
             batch_timeout_seconds: 12,
             batch_give_back_seconds: 15,
+            retry_after_seconds: 5,
         }
     }
 }
@@ -52,5 +57,9 @@ impl Limits {
 
     pub(super) fn give_back_after(self) -> Duration {
         Duration::from_secs(self.batch_give_back_seconds)
+    }
+
+    pub(super) fn retry_after(self) -> Duration {
+        Duration::from_secs(self.retry_after_seconds)
     }
 }

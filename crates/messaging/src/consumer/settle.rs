@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -6,7 +6,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use uuid::Uuid;
 
-use super::Verdict;
+use super::{Retry, Verdict};
 use crate::publisher::{CONFIRM_TIMEOUT, Frame};
 use crate::{Confirms, Outgoing, Progress, PublishError, Publisher, Unplaced, dead_letters};
 
@@ -14,16 +14,42 @@ use crate::{Confirms, Outgoing, Progress, PublishError, Publisher, Unplaced, dea
 #[derive(Debug)]
 pub struct Answered<'c> {
     batch: Vec<(Delivery, Vec<Outgoing>)>,
-    /// The dead ones, by their place in the batch, with the reason.
-    dead: Vec<(usize, String)>,
+    /// Those that go to another queue, by their place in the batch.
+    moved: Vec<(usize, Move)>,
     publisher: Publisher<'c>,
     answers: Confirms,
-    dead_letters: Confirms,
-    is_multiple: bool,
+    moves: Confirms,
+    acknowledges: Acknowledges,
 }
 
-/// The second step: publishes all answers and all dead letters of a batch. `is_multiple` says that one acknowledgement may cover
-/// the batch: no delivery before its last one has yet to be decided.
+/// How a batch is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledges {
+    /// All at once, with every delivery before its last.
+    UpTo,
+    /// Each message alone: one that was delivered before has yet to be decided.
+    Each,
+}
+
+/// To which queue a message goes instead of being answered.
+#[derive(Debug)]
+enum Move {
+    /// To `Q.dead`, for this reason.
+    Dead(String),
+    /// To `Q.retry`.
+    Retry(Retry),
+}
+
+impl Move {
+    fn frame<'a>(&self, queue: &'static str, delivery: &'a Delivery) -> Frame<'a> {
+        match self {
+            Self::Dead(reason) => dead_letters::frame(queue, delivery, reason),
+            Self::Retry(retry) => retry.frame(queue, delivery),
+        }
+    }
+}
+
+/// The second step: publishes all answers of a batch, and to other queues what goes there.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -31,34 +57,42 @@ pub async fn answer<'c>(
     publisher: Publisher<'c>,
     queue: &'static str,
     decided: Vec<(Delivery, Verdict)>,
-    is_multiple: bool,
+    acknowledges: Acknowledges,
 ) -> Result<Answered<'c>, PublishError> {
-    let mut answered = Vec::with_capacity(decided.len());
-    let mut dead = Vec::new();
+    let mut batch = Vec::with_capacity(decided.len());
+    let mut moved = Vec::new();
     for (delivery, verdict) in decided {
-        answered.push(match verdict {
-            Verdict::Done(answers) => (delivery, answers),
+        let answers = match verdict {
+            Verdict::Done(answers) => answers,
             Verdict::Dead(reason) => {
-                dead.push((answered.len(), reason));
-                (delivery, Vec::new())
+                moved.push((batch.len(), Move::Dead(reason)));
+                Vec::new()
             }
-        });
+            Verdict::Retry(retry) => {
+                moved.push((batch.len(), Move::Retry(retry)));
+                Vec::new()
+            }
+        };
+        batch.push((delivery, answers));
     }
-    let frames = dead.iter().map(|(at, reason)| dead_letters::frame(queue, &answered[*at].0, reason));
-    let dead_letters = publisher.send_all(frames.collect()).await?;
-    let messages: Vec<&Outgoing> = answered.iter().flat_map(|(_, answers)| answers).collect();
+    let moves = publisher.send_all(frames(queue, &batch, &moved)).await?;
+    let messages: Vec<&Outgoing> = batch.iter().flat_map(|(_, answers)| answers).collect();
     let answers = publisher.publish(messages).await?;
-    Ok(Answered { batch: answered, dead, publisher, answers, dead_letters, is_multiple })
+    Ok(Answered { batch, moved, publisher, answers, moves, acknowledges })
 }
 
-/// The last step: waits for the confirms, then acknowledges the batch.
+fn frames<'a>(queue: &'static str, batch: &'a [(Delivery, Vec<Outgoing>)], moved: &[(usize, Move)]) -> Vec<Frame<'a>> {
+    moved.iter().map(|(at, to)| to.frame(queue, &batch[*at].0)).collect()
+}
+
+/// The last step: waits for the confirms, then acknowledges the batch. Tells how many of its messages are done or dead.
 ///
 /// What the broker refuses, because a queue is full or has no leader at the moment, is published again: an answer for half a
-/// minute, a dead letter for two seconds. A message whose answer nobody listens to is dead-lettered with that reason, and so is
-/// one whose answer is still refused then: it is done, and replaying it later gives the same answer again.
+/// minute, what goes to another queue for two seconds. A message whose answer nobody listens to is dead-lettered with that reason,
+/// and so is one whose answer is still refused then: it is done, and replaying it later gives the same answer again.
 ///
 /// A dead letter that its queue does not take is rejected: the broker keeps it and dead-letters it once there is room, without
-/// the reason. So it holds up no other message.
+/// the reason. What `Q.retry` does not take goes back to its queue. So neither holds up another message.
 ///
 /// # Errors
 /// When the connection breaks, or the broker neither takes nor refuses a message within 30 s. Nothing of the batch is
@@ -68,47 +102,48 @@ pub async fn settle<'c>(
     queue: &'static str,
     answered: Answered<'c>,
     progress: &Progress,
-) -> anyhow::Result<Publisher<'c>> {
-    let Answered { batch, dead, mut publisher, answers, dead_letters, is_multiple } = answered;
+) -> anyhow::Result<(Publisher<'c>, usize)> {
+    let Answered { batch, moved, mut publisher, answers, moves, acknowledges } = answered;
     // One after the other: both wait for the same channel.
-    let mut unplaced_dead = dead_letters.wait(CONFIRM_TIMEOUT).await?;
+    let mut unplaced_moves = moves.wait(CONFIRM_TIMEOUT).await?;
     let mut unplaced = answers.wait(CONFIRM_TIMEOUT).await?;
     let is_answer = |id: &str| {
         let id = Uuid::parse_str(id).ok();
         batch.iter().flat_map(|(_, answers)| answers).any(|answer| Some(answer.message_id) == id)
     };
     // Both went through one channel, so what was returned may have come in with a confirm of the other.
-    let mut returned: Vec<String> = unplaced_dead.returned.drain(..).chain(unplaced.returned.drain(..)).collect();
+    let mut returned: Vec<String> = unplaced_moves.returned.drain(..).chain(unplaced.returned.drain(..)).collect();
     unplaced.returned = returned.extract_if(.., |id| is_answer(id)).collect();
-    unplaced_dead.returned = returned;
-    let mut to_reject = place_dead_letters(&mut publisher, queue, &batch, &dead, unplaced_dead).await?;
+    unplaced_moves.returned = returned;
+    let mut to_reject = place(&mut publisher, queue, &batch, &moved, unplaced_moves).await?;
     if !unplaced.is_none() {
         let undelivered = undelivered(&mut publisher, &batch, unplaced, progress).await?;
-        let frames = undelivered.iter().map(|(at, reason)| dead_letters::frame(queue, &batch[*at].0, reason));
-        let placing = publisher.send_all(frames.collect()).await?.wait(CONFIRM_TIMEOUT).await?;
-        to_reject.extend(place_dead_letters(&mut publisher, queue, &batch, &undelivered, placing).await?);
+        let placing = publisher.send_all(frames(queue, &batch, &undelivered)).await?.wait(CONFIRM_TIMEOUT).await?;
+        to_reject.extend(place(&mut publisher, queue, &batch, &undelivered, placing).await?);
     }
-    acknowledge(channel, &batch, &to_reject, is_multiple).await?;
-    metrics::counter!("messages_settled_total", "queue" => queue).increment(batch.len() as u64);
-    Ok(publisher)
+    acknowledge(channel, &batch, &to_reject, acknowledges).await?;
+    let to_be_retried = moved.iter().filter(|(_, to)| matches!(to, Move::Retry(_))).count();
+    let settled = batch.len() - to_be_retried;
+    metrics::counter!("messages_settled_total", "queue" => queue).increment(settled as u64);
+    Ok((publisher, settled))
 }
 
-/// Acknowledges a batch: all at once if it `is_multiple`, else each message alone; and so where some are to be rejected, which
-/// are given by their places.
+/// Acknowledges a batch. Where some are to be rejected, which are given by their places and with whether they are requeued, each
+/// message is acknowledged alone.
 async fn acknowledge(
     channel: &Channel,
     batch: &[(Delivery, Vec<Outgoing>)],
-    to_reject: &HashSet<usize>,
-    is_multiple: bool,
+    to_reject: &HashMap<usize, BasicRejectOptions>,
+    acknowledges: Acknowledges,
 ) -> lapin::Result<()> {
     let mut tags = batch.iter().map(|(delivery, _)| delivery.delivery_tag);
-    if is_multiple && to_reject.is_empty() {
+    if acknowledges == Acknowledges::UpTo && to_reject.is_empty() {
         let Some(last) = tags.next_back() else { return Ok(()) };
         return channel.basic_ack(last, BasicAckOptions { multiple: true }).await;
     }
     for (at, tag) in tags.enumerate() {
-        if to_reject.contains(&at) {
-            channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
+        if let Some(options) = to_reject.get(&at) {
+            channel.basic_reject(tag, *options).await?;
         } else {
             channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
         }
@@ -116,37 +151,40 @@ async fn acknowledge(
     Ok(())
 }
 
-/// Publishes dead letters again that were refused, and tells the places of those that their queue does not take. Where one was
-/// returned, because the queue is gone or not bound, they all count as such: a message may have no id, or another's.
+/// Publishes again what other queues refused, and tells the places of the messages that they do not take, and how to reject those.
+/// Where one was returned, because a queue is gone or not bound, they all count as such: a message may have no id, or another's.
 ///
 /// # Errors
 /// When the connection breaks, or the broker does not confirm within 30 s.
-async fn place_dead_letters(
+async fn place(
     publisher: &mut Publisher<'_>,
     queue: &'static str,
     batch: &[(Delivery, Vec<Outgoing>)],
-    dead: &[(usize, String)],
+    moved: &[(usize, Move)],
     unplaced: Unplaced,
-) -> anyhow::Result<HashSet<usize>> {
+) -> anyhow::Result<HashMap<usize, BasicRejectOptions>> {
     let frame = |_: &Publisher<'_>, at: usize| {
-        let (place, reason) = &dead[at];
-        dead_letters::frame(queue, &batch[*place].0, reason)
+        let (place, to) = &moved[at];
+        to.frame(queue, &batch[*place].0)
     };
-    let retried = retry_refused(publisher, unplaced.refused, DEAD_LETTER_TRIES, frame).await?;
+    let retried = retry_refused(publisher, unplaced.refused, MOVE_TRIES, frame).await?;
     let is_gone = !unplaced.returned.is_empty() || !retried.returned.is_empty();
-    let mut to_reject = HashSet::new();
-    for (at, (place, reason)) in dead.iter().enumerate() {
-        dead_letters::report(queue, &batch[*place].0, reason);
+    let mut to_reject = HashMap::new();
+    for (at, (place, to)) in moved.iter().enumerate() {
+        if let Move::Dead(reason) = to {
+            dead_letters::report(queue, &batch[*place].0, reason);
+        }
         if is_gone || retried.refused.contains(&at) {
-            to_reject.insert(*place);
+            to_reject.insert(*place, BasicRejectOptions { requeue: matches!(to, Move::Retry(_)) });
         }
     }
     if !to_reject.is_empty() {
         let why = if is_gone { "is gone" } else { "is full or has no leader" };
+        let messages = to_reject.len();
         tracing::warn!(
             queue,
-            messages.len = to_reject.len(),
-            "the dead-letter queue {why}: the broker keeps messages for it"
+            messages.len = messages,
+            "its queue for dead letters or retries {why}: the broker keeps messages"
         );
     }
     Ok(to_reject)
@@ -162,7 +200,7 @@ async fn undelivered(
     batch: &[(Delivery, Vec<Outgoing>)],
     unplaced: Unplaced,
     progress: &Progress,
-) -> anyhow::Result<Vec<(usize, String)>> {
+) -> anyhow::Result<Vec<(usize, Move)>> {
     let answers: Vec<(usize, &Outgoing)> = batch
         .iter()
         .enumerate()
@@ -177,18 +215,20 @@ async fn undelivered(
         let (key, exchange) = (&answer.routing_key, &answer.exchange);
         if returned.contains(&answer.message_id.to_string()) {
             progress.undelivered(exchange, key);
-            undelivered.push((*place, format!("nobody listens to {key} on the exchange {exchange}")));
+            let reason = format!("nobody listens to {key} on the exchange {exchange}");
+            undelivered.push((*place, Move::Dead(reason)));
         } else if retried.refused.contains(&at) {
-            undelivered.push((*place, format!("a queue bound to {key} on the exchange {exchange} is full")));
+            let reason = format!("a queue bound to {key} on the exchange {exchange} is full");
+            undelivered.push((*place, Move::Dead(reason)));
         }
     }
     Ok(undelivered)
 }
 
 /// How often a refused message is published again, with pauses that double from the first: an answer for half a minute in
-/// all, longer than a queue takes to elect a new leader; a dead letter for two seconds, because the broker has it anyway.
+/// all, longer than a queue takes to elect a new leader; what goes to another queue for two seconds, because the broker has it anyway.
 const ANSWER_TRIES: u32 = 8;
-const DEAD_LETTER_TRIES: u32 = 4;
+const MOVE_TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(120);
 
 /// Publishes again, with backoff, what the broker refused: `refused` are places, and `frame` makes the message of a place.

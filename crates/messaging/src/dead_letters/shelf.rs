@@ -70,7 +70,7 @@ impl<'c> Shelf<'c> {
             let properties = &letter.delivery.properties;
             let frame = Frame {
                 exchange: &exchange,
-                routing_key: self.queue,
+                routing_key: self.queue.into(),
                 mandatory: true,
                 body: &letter.delivery.data,
                 properties: lasting(properties).with_headers(own_headers(properties)),
@@ -116,7 +116,7 @@ impl DeadLetter {
         let headers = delivery.properties.headers().as_ref();
         let header = |name| headers.and_then(|headers| text(headers, name));
         let reason = header(REASON_HEADER)
-            .or_else(|| header("x-first-death-reason").map(|death| format!("the broker's: {death}")))
+            .or_else(|| last_death(headers.as_ref()?).map(|death| format!("the broker's: {death}")))
             .unwrap_or_else(|| "unknown".into());
         let mut hasher = DefaultHasher::new();
         (message_id(&delivery.properties), &delivery.data).hash(&mut hasher);
@@ -124,9 +124,39 @@ impl DeadLetter {
     }
 }
 
+/// Why the broker moved a message last. It may have moved it before, from a retry queue.
+fn last_death(headers: &FieldTable) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(last) = deaths.as_slice().first()? else { return None };
+    text(last, "reason")
+}
+
 fn text(headers: &FieldTable, name: &str) -> Option<String> {
     match headers.inner().get(name)? {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::FieldArray;
+
+    use super::*;
+
+    #[test]
+    fn the_brokers_reason_is_that_of_its_last_move() {
+        let death = |reason: &str| {
+            let mut death = FieldTable::default();
+            death.insert("reason".into(), AMQPValue::LongString(reason.into()));
+            AMQPValue::FieldTable(death)
+        };
+        let mut headers = FieldTable::default();
+        headers.insert("x-first-death-reason".into(), AMQPValue::LongString("expired".into()));
+        let deaths = FieldArray::from(vec![death("delivery_limit"), death("expired")]);
+        headers.insert("x-death".into(), AMQPValue::FieldArray(deaths));
+        let mut delivery = Delivery::mock(1, "".into(), "".into(), false, Vec::new());
+        delivery.properties = delivery.properties.with_headers(headers);
+        assert_eq!(DeadLetter::read(delivery).reason, "the broker's: delivery_limit");
     }
 }

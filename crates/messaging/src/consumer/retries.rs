@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, ShortString};
+use tokio::time::Instant;
+
+use super::{Limits, Undecided, Verdict};
+use crate::dead_letters::{lasting, own_headers};
+use crate::publisher::Frame;
+
+/// A message in `Q.retry` has this header: how many tries at it alone have failed.
+const FAILED_TRIES: &str = "x-failed-tries";
+
+/// A message of which a row is locked is dead when so many tries at it alone have failed, and others pass.
+const MAX_TRIES: u32 = 7;
+
+/// Others pass if one did within this time. Shorter than [`MAX_TRIES`] take, so that nobody's table lock, during which nothing
+/// passes, costs a message.
+const PASSES_FOR: Duration = Duration::from_secs(60);
+
+/// On its way to `Q.retry`, from where the broker returns the message to its queue `Q` after a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    failed_tries: u32,
+    after: Duration,
+}
+
+impl Retry {
+    /// The message with its body and its properties.
+    pub(super) fn frame<'a>(self, queue: &str, delivery: &'a Delivery) -> Frame<'a> {
+        let mut headers = own_headers(&delivery.properties);
+        headers.insert(FAILED_TRIES.into(), AMQPValue::LongUInt(self.failed_tries));
+        let expiration = ShortString::from(self.after.as_millis().to_string());
+        Frame {
+            exchange: events::queues::DEAD_LETTERS,
+            routing_key: events::queues::retry(queue).into(),
+            mandatory: true,
+            body: &delivery.data,
+            properties: lasting(&delivery.properties).with_headers(headers).with_expiration(expiration),
+        }
+    }
+}
+
+/// How many tries at a message alone have failed; `None` if it does not come from `Q.retry`.
+pub(super) fn failed_tries(delivery: &Delivery) -> Option<u32> {
+    match delivery.properties.headers().as_ref()?.inner().get(FAILED_TRIES)? {
+        AMQPValue::LongUInt(tries) => Some(*tries),
+        _ => None,
+    }
+}
+
+/// Decides what becomes of messages that need a row which somebody has locked.
+///
+/// Each goes through `Q.retry`, and so others pass. One is dead after [`MAX_TRIES`], because who locks a row and forgets it must
+/// not have messages pile up; but not while none passes: then somebody may have locked a table, and they are tried for as long as
+/// that takes.
+///
+/// A try takes as long as a statement waits for a lock. After one that failed, no other is tried for as long as a message is in
+/// `Q.retry`, so that the rest of the queue has its share of the time.
+#[derive(Debug)]
+pub(super) struct Retries {
+    after: Duration,
+    next_try: Instant,
+    passed: Option<Instant>,
+}
+
+impl Retries {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { after: limits.retry_after(), next_try: Instant::now(), passed: None }
+    }
+
+    /// Whether a message that comes from `Q.retry` may be tried now.
+    pub(super) fn may_try(&self) -> bool {
+        Instant::now() >= self.next_try
+    }
+
+    /// Remembers that a message has passed.
+    pub(super) fn passed(&mut self) {
+        self.passed = Some(Instant::now());
+    }
+
+    /// What becomes of a message without a verdict.
+    pub(super) fn verdict(&mut self, delivery: &Delivery, undecided: Undecided) -> Verdict {
+        let now = Instant::now();
+        let mut failed_tries = failed_tries(delivery).unwrap_or_default();
+        if undecided == Undecided::Locked {
+            failed_tries = failed_tries.saturating_add(1);
+            self.next_try = now + self.after;
+            let passes = self.passed.is_some_and(|passed| now.duration_since(passed) < PASSES_FOR);
+            if failed_tries >= MAX_TRIES && passes {
+                return Verdict::Dead("a row it needs stays locked".to_owned());
+            }
+        }
+        Verdict::Retry(Retry { failed_tries, after: self.after })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn fresh() -> Delivery {
+        Delivery::mock(1, "".into(), "".into(), false, b"body".to_vec())
+    }
+
+    /// The message as it comes back from `Q.retry`; `None` if it is dead.
+    fn after_a_try(retries: &mut Retries, message: &Delivery, undecided: Undecided) -> Option<Delivery> {
+        let Verdict::Retry(retry) = retries.verdict(message, undecided) else { return None };
+        let mut back = fresh();
+        back.properties = retry.frame("q", message).properties;
+        Some(back)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_is_dead_after_seven_tries_while_others_pass() {
+        let mut retries = Retries::new(Limits::default());
+        let mut message = fresh();
+        for tries in 1..MAX_TRIES {
+            message = after_a_try(&mut retries, &message, Undecided::Locked).unwrap();
+            assert_eq!(failed_tries(&message), Some(tries));
+            // It costs no try that others were locked.
+            message = after_a_try(&mut retries, &message, Undecided::Untried).unwrap();
+            assert_eq!(failed_tries(&message), Some(tries));
+        }
+        message = after_a_try(&mut retries, &message, Undecided::Locked).expect("none has passed yet");
+        retries.passed();
+        assert!(after_a_try(&mut retries, &message, Undecided::Locked).is_none());
+        advance(PASSES_FOR).await;
+        assert!(after_a_try(&mut retries, &message, Undecided::Locked).is_some(), "none passes any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_locked_message_the_next_is_tried_after_a_pause() {
+        let mut retries = Retries::new(Limits::default());
+        retries.verdict(&fresh(), Undecided::Untried);
+        assert!(retries.may_try());
+        retries.verdict(&fresh(), Undecided::Locked);
+        assert!(!retries.may_try());
+        advance(Limits::default().retry_after()).await;
+        assert!(retries.may_try());
+    }
+
+    #[test]
+    fn a_message_goes_through_the_retry_queue_with_its_body_and_for_a_while() {
+        let message = fresh();
+        let frame = Retry { failed_tries: 2, after: Duration::from_secs(5) }.frame("q", &message);
+        assert_eq!((frame.exchange, &*frame.routing_key, frame.body), ("dead-letters", "q.retry", &b"body"[..]));
+        assert_eq!(frame.properties.expiration().as_ref().unwrap().as_str(), "5000");
+        assert_eq!(*frame.properties.delivery_mode(), Some(2));
+    }
+}
