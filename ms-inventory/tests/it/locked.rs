@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 
 use dev::testing::Vhost;
 use events::queues;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use sqlx::{Postgres, Transaction};
 
-use crate::client::Client;
+use crate::client::{Client, created};
 use crate::messages::reason;
 use crate::world::{Instance, World, eventually};
 
@@ -36,12 +38,24 @@ impl Shop {
         self.world.start(&self.vhost, args).await
     }
 
-    /// A transaction that somebody has left open in psql, and that has locked the stock of one product.
     async fn lock_stock(&self) -> Transaction<'_, Postgres> {
+        self.lock_stock_of(self.locked).await
+    }
+
+    /// A transaction that somebody has left open in psql, and that has locked the stock of one product.
+    async fn lock_stock_of(&self, product: i64) -> Transaction<'_, Postgres> {
         let mut left_open = self.world.pool.begin().await.unwrap();
         let lock = "select from stock where product_id = $1 for update";
-        sqlx::query(lock).bind(self.locked).execute(&mut *left_open).await.unwrap();
+        sqlx::query(lock).bind(product).execute(&mut *left_open).await.unwrap();
         left_open
+    }
+
+    /// An order that comes from the retry queue.
+    async fn order_retried(&self, order_id: &str, product: i64, failed_tries: u32) {
+        let mut headers = FieldTable::default();
+        headers.insert("x-failed-tries".into(), AMQPValue::LongUInt(failed_tries));
+        let properties = BasicProperties::default().with_headers(headers);
+        self.client.publish_with("order.created", created(order_id, &[(product, 1)]).as_bytes(), properties).await;
     }
 
     async fn order_locked(&self, order_ids: &[&str]) {
@@ -143,6 +157,36 @@ async fn more_locked_orders_than_are_taken_at_once_hold_up_no_other_and_stand_st
     drop(left_open);
     shop.are_answered(&locked).await;
     shop.passes("LAST").await;
+    instance.stop().await;
+    shop.world.assert_adds_up().await;
+}
+
+#[tokio::test]
+async fn retried_orders_come_after_the_others_of_their_batch_and_the_least_tried_first() {
+    let shop = Shop::new().await;
+    let instance = shop.start(&["--retry-after-seconds", "3600", "--database-lock-timeout-seconds", "8"]).await;
+    shop.passes("FIRST").await;
+    let left_open = shop.lock_stock().await;
+    let busy = shop.world.product(1).await;
+    let lock = shop.lock_stock_of(busy).await;
+    shop.client.create("BUSY", &[(busy, 1)]).await;
+    let began = shop.is_waited_for(0.0).await;
+    // They are one batch, because they come in while another is in hand.
+    shop.order_free("BEFORE").await;
+    shop.order_retried("LOCKED", shop.locked, 3).await;
+    shop.order_retried("RETRIED", shop.free, 1).await;
+    shop.order_free("AFTER").await;
+    eventually("they are delivered", async || shop.client.depth(queues::ORDER_CREATED).await == 0).await;
+    drop(lock);
+    for order_id in ["BUSY", "BEFORE", "AFTER", "RETRIED"] {
+        assert_eq!(shop.client.answer().await["order_id"], order_id);
+    }
+    shop.is_waited_for(began).await;
+    // What was not tried to its end was not acknowledged with the others.
+    instance.kill().await;
+    drop(left_open);
+    let instance = shop.start(&[]).await;
+    shop.are_answered(&["LOCKED"]).await;
     instance.stop().await;
     shop.world.assert_adds_up().await;
 }
