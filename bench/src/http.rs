@@ -69,7 +69,7 @@ impl Measured {
 }
 
 impl Load {
-    /// Posts JSON bodies until the time is over. Requests are numbered from 0, across all connections: `body` makes the
+    /// Posts JSON bodies until the time is over and an answer counts. Requests are numbered from 0, across all connections: `body` makes the
     /// one of a number, and `check` looks at its answer.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Load {
             numbers: Cell::new(0),
             start: Instant::now(),
             begin,
-            end: begin + self.length,
+            end: Cell::new(begin + self.length),
             pace: self.pace,
             latencies: RefCell::new(Histogram::new(3)?),
             body,
@@ -113,8 +113,8 @@ impl Load {
         futures::future::try_join_all(tasks.map(|task| async { task.await? })).await?;
         let latencies = shared.latencies.borrow().clone();
         let answers = latencies.len();
-        ensure!(answers > 0, "nothing was answered within {:?}", self.length);
-        Ok(Measured { per_second: answers as f64 / self.length.as_secs_f64(), answers, latencies })
+        let seconds = (shared.end.get() - begin).as_secs_f64();
+        Ok(Measured { per_second: answers as f64 / seconds, answers, latencies })
     }
 }
 
@@ -123,7 +123,8 @@ struct Shared<Body, Check> {
     start: Instant,
     /// What is counted begins.
     begin: Instant,
-    end: Instant,
+    /// What is counted ends; later where nothing counted yet.
+    end: Cell<Instant>,
     pace: Pace,
     latencies: RefCell<Histogram<u64>>,
     body: Body,
@@ -138,7 +139,7 @@ impl<Body: Fn(u64) -> Bytes, Check: Fn(u64, &str) -> Result<(), String>> Shared<
                 Pace::Answered => Instant::now(),
                 Pace::PerSecond(rate) => self.start + Duration::from_secs_f64(number as f64 / rate),
             };
-            if due >= self.end {
+            if due >= self.end.get() && !self.latencies.borrow().is_empty() {
                 return Ok(());
             }
             if due > Instant::now() {
@@ -149,10 +150,14 @@ impl<Body: Fn(u64) -> Bytes, Check: Fn(u64, &str) -> Result<(), String>> Shared<
             let answered = Instant::now();
             self.examine(number, &answer)?;
             let counts = match self.pace {
-                Pace::Answered => (self.begin..self.end).contains(&answered),
+                Pace::Answered => (self.begin..self.end.get()).contains(&answered),
                 Pace::PerSecond(_) => due >= self.begin,
             };
-            if counts {
+            let is_late = !counts && answered >= self.end.get() && self.latencies.borrow().is_empty();
+            if is_late {
+                self.end.set(answered);
+            }
+            if counts || is_late {
                 let latency = u64::try_from((answered - due).as_micros())?;
                 self.latencies.borrow_mut().record(latency.max(1))?;
             }

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How far the orders sent may lie behind those that are due.
 const LONGEST_LAG: Duration = Duration::from_secs(300);
 
+/// By how much a stretch in which no order was due is lengthened, at least.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// Pause of a sender whom the broker owes too many confirms.
 const THROTTLED: Duration = Duration::from_millis(1);
 
@@ -92,7 +95,7 @@ impl<'client> Run<'client> {
     }
 
     /// Sends at a pace until `length` has passed, all that was due until then is sent, and an order is answered: on a busy
-    /// machine a short stretch could end before, and a rate of none is no measurement.
+    /// machine a short stretch could end before one is answered, or even due, and a rate of none is no measurement.
     ///
     /// # Errors
     /// When an order is told two things, or the broker refuses one or takes none for too long.
@@ -107,9 +110,13 @@ impl<'client> Run<'client> {
         loop {
             let now = Instant::now();
             let all_sent = self.send_due(now.min(self.planned)).await?;
-            let is_measured = !self.latency.is_empty() || self.sent.outstanding() == 0;
-            if now >= self.planned && all_sent && is_measured {
-                break;
+            if now >= self.planned && all_sent {
+                if !self.latency.is_empty() {
+                    break;
+                }
+                if self.sent.outstanding() == 0 {
+                    self.planned = now + length.max(SHORTEST);
+                }
             }
             ensure!(now < self.planned + LONGEST_LAG, "the broker takes the orders too slowly");
             let wake = match self.arrivals.next_due() {
