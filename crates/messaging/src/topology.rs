@@ -182,11 +182,16 @@ fn dead_queue_arguments() -> FieldTable {
     ])
 }
 
+/// After how long the broker returns a message from a retry queue that has no expiration of its own, because somebody has put it
+/// there by hand: those behind it wait for it. In milliseconds.
+const LONGEST_RETRY: i32 = 3_600_000;
+
 /// A message that expires here goes through `replay`, back to its queue.
 fn retry_queue_arguments(replay: &str) -> FieldTable {
     arguments(&[
         ("x-queue-type", text("quorum")),
         ("x-delivery-limit", AMQPValue::LongInt(UNLIMITED_DELIVERIES)),
+        ("x-message-ttl", AMQPValue::LongInt(LONGEST_RETRY)),
         ("x-dead-letter-exchange", text(replay)),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),

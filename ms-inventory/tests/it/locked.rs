@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use dev::testing::Vhost;
 use events::queues;
@@ -29,7 +30,7 @@ struct Shop {
 impl Shop {
     async fn new() -> Self {
         let (world, vhost) = (World::new().await, Vhost::create().unwrap());
-        let (locked, free) = (world.product(100).await, world.product(100).await);
+        let (locked, free) = (world.product(100).await, world.product(1_000).await);
         let client = Client::connect(vhost.amqp_url()).await;
         Self { world, vhost, client, locked, free }
     }
@@ -112,7 +113,12 @@ async fn an_order_whose_stock_stays_locked_is_dead_lettered_and_the_others_are_a
         shop.order_free(other).await;
     }
     shop.are_answered(&others.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    shop.passes("WHILE-IT-WAITS").await;
+    let mut passed = 0;
+    while shop.client.depth(&queues::dead(queues::ORDER_CREATED)).await == 0 {
+        passed += 1;
+        shop.passes(&format!("WHILE-IT-WAITS-{passed}")).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     let dead = shop.client.dead_letter().await;
     assert!(String::from_utf8_lossy(&dead.data).contains("LOCKED"));
     assert_eq!(reason(&dead), "a row it needs stays locked");

@@ -136,6 +136,7 @@ async fn queues_have_the_arguments_that_keep_messages() {
         let retry = json!({
             "x-queue-type": "quorum",
             "x-delivery-limit": 1_000_000_000,
+            "x-message-ttl": 3_600_000,
             "x-dead-letter-exchange": queues::replay(queue),
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",

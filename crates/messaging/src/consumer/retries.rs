@@ -14,10 +14,6 @@ const FAILED_TRIES: &str = "x-failed-tries";
 /// A message of which a row is locked is dead when so many tries at it alone have failed, and others pass.
 const MAX_TRIES: u32 = 7;
 
-/// Others pass if one did within this time. Shorter than [`MAX_TRIES`] take, so that nobody's table lock, during which nothing
-/// passes, costs a message.
-const PASSES_FOR: Duration = Duration::from_secs(60);
-
 /// On its way to `Q.retry`, from where the broker returns the message to its queue `Q` after a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -79,14 +75,24 @@ impl Retries {
         self.passed = Some(Instant::now());
     }
 
+    /// Others pass if one did within this time. Shorter than [`MAX_TRIES`] take, so that nobody's table lock, during which
+    /// nothing passes, costs a message.
+    fn passes_for(&self) -> Duration {
+        self.after * (MAX_TRIES - 1)
+    }
+
     /// What becomes of a message without a verdict.
     pub(super) fn verdict(&mut self, delivery: &Delivery, undecided: Undecided) -> Verdict {
         let now = Instant::now();
-        let mut failed_tries = failed_tries(delivery).unwrap_or_default();
+        let before = failed_tries(delivery);
+        let mut failed_tries = before.unwrap_or_default();
         if undecided == Undecided::Locked {
             failed_tries = failed_tries.saturating_add(1);
-            self.next_try = now + self.after;
-            let passes = self.passed.is_some_and(|passed| now.duration_since(passed) < PASSES_FOR);
+            // New messages with locked rows must not put off those that have waited.
+            if before.is_some() {
+                self.next_try = now + self.after;
+            }
+            let passes = self.passed.is_some_and(|passed| now.duration_since(passed) < self.passes_for());
             if failed_tries >= MAX_TRIES && passes {
                 return Verdict::Dead("a row it needs stays locked".to_owned());
             }
@@ -127,16 +133,18 @@ mod tests {
         message = after_a_try(&mut retries, &message, Undecided::Locked).expect("none has passed yet");
         retries.passed();
         assert!(after_a_try(&mut retries, &message, Undecided::Locked).is_none());
-        advance(PASSES_FOR).await;
+        advance(retries.passes_for()).await;
         assert!(after_a_try(&mut retries, &message, Undecided::Locked).is_some(), "none passes any more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_a_locked_message_the_next_is_tried_after_a_pause() {
         let mut retries = Retries::new(Limits::default());
-        retries.verdict(&fresh(), Undecided::Untried);
+        let retried = after_a_try(&mut retries, &fresh(), Undecided::Locked).unwrap();
+        assert!(retries.may_try(), "a new one puts off no other");
+        retries.verdict(&retried, Undecided::Untried);
         assert!(retries.may_try());
-        retries.verdict(&fresh(), Undecided::Locked);
+        retries.verdict(&retried, Undecided::Locked);
         assert!(!retries.may_try());
         advance(Limits::default().retry_after()).await;
         assert!(retries.may_try());
