@@ -221,6 +221,9 @@ impl Check {
                 Ok(kept) => println!("\nthe servers' logs are kept: {}", kept.join(", ")),
                 Err(error) => eprintln!("{error:#}"),
             }
+            for line in servers::quorum_troubles().unwrap_or_default() {
+                println!("the broker: {line}");
+            }
         }
         self.stop();
         println!();

@@ -144,6 +144,19 @@ pub fn keep_logs(folder: &Path) -> Result<Vec<String>> {
     fs::read_dir(&logs).and_then(|entries| entries.map(copy).collect()).context("cannot keep the servers' logs")
 }
 
+/// The last lines of the test broker's log that tell of trouble with its quorum queues: from then on it may refuse what any test
+/// publishes, and the fault is not the tests'.
+pub fn quorum_troubles() -> Result<Vec<String>> {
+    const AT_MOST: usize = 20;
+    let log = fs::read_to_string(workspace::test_dir()?.join("logs/rabbit.log"))?;
+    let is_trouble = |line: &&str| {
+        let is_bad = ["[error]", "[warning]", "[critical]"].iter().any(|level| line.contains(level));
+        is_bad && ["ra_", "segment_writer", "WAL", "quorum"].iter().any(|part| line.contains(part))
+    };
+    let troubles: Vec<String> = log.lines().filter(is_trouble).map(str::to_owned).collect();
+    Ok(troubles[troubles.len().saturating_sub(AT_MOST)..].to_vec())
+}
+
 fn kept_mark() -> Result<PathBuf> {
     Ok(workspace::test_dir()?.join("kept"))
 }
