@@ -69,8 +69,8 @@ impl Measured {
 }
 
 impl Load {
-    /// Posts JSON bodies until the time is over and an answer counts. Requests are numbered from 0, across all connections: `body` makes the
-    /// one of a number, and `check` looks at its answer.
+    /// Posts JSON bodies until the time is over and an answer counts. Requests are numbered from 0, across all connections:
+    /// `body` makes the one of a number, and `check` looks at its answer.
     ///
     /// # Errors
     /// When any answer is not a 200, has GraphQL `errors`, or is not what `check` demands: then nothing was measured.
@@ -150,14 +150,17 @@ impl<Body: Fn(u64) -> Bytes, Check: Fn(u64, &str) -> Result<(), String>> Shared<
             let answered = Instant::now();
             self.examine(number, &answer)?;
             let counts = match self.pace {
-                Pace::Answered => (self.begin..self.end.get()).contains(&answered),
+                Pace::Answered if answered >= self.end.get() => {
+                    let is_first = self.latencies.borrow().is_empty();
+                    if is_first {
+                        self.end.set(answered);
+                    }
+                    is_first
+                }
+                Pace::Answered => answered >= self.begin,
                 Pace::PerSecond(_) => due >= self.begin,
             };
-            let is_late = !counts && answered >= self.end.get() && self.latencies.borrow().is_empty();
-            if is_late {
-                self.end.set(answered);
-            }
-            if counts || is_late {
+            if counts {
                 let latency = u64::try_from((answered - due).as_micros())?;
                 self.latencies.borrow_mut().record(latency.max(1))?;
             }

@@ -19,14 +19,14 @@ pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
 }
 
-/// Where messages of a queue wait whose rows are locked, until the broker returns them to it. It is bound to [`DEAD_LETTERS`] with
-/// its own name.
+/// The retry queue of a queue: messages that need a locked row wait there until the broker returns them. It is bound to
+/// [`DEAD_LETTERS`], with its own name as the routing key.
 pub fn retry(queue: &str) -> String {
     format!("{queue}.retry")
 }
 
-/// The exchange (fanout) that leads to a queue and nowhere else: what is replayed or retried takes it. Through the default exchange,
-/// which has no name, whoever may publish to one queue may publish to all of them.
+/// The exchange (fanout) that leads to a queue and nowhere else: what is replayed or retried takes it. Through the default
+/// exchange, which has no name, whoever may publish to one queue may publish to all of them.
 pub fn replay(queue: &str) -> String {
     format!("{queue}.replay")
 }

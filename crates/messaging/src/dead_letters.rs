@@ -44,7 +44,7 @@ fn with_reason(properties: &BasicProperties, reason: &str) -> BasicProperties {
 }
 
 /// Of the headers, the one that means something to us. The others are a stranger's: they may fill a frame, so that there
-/// is no room for the reason, or send a message that comes back to other queues (`CC`, `BCC`).
+/// is no room for the reason, or send a replayed or retried message to other queues (`CC`, `BCC`).
 pub(crate) fn own_headers(properties: &BasicProperties) -> FieldTable {
     let mut own = FieldTable::default();
     let trace = properties.headers().as_ref().and_then(|headers| headers.inner().get(Trace::HEADER));
@@ -56,8 +56,8 @@ pub(crate) fn own_headers(properties: &BasicProperties) -> FieldTable {
     own
 }
 
-/// A message that goes to another queue must survive the broker whatever its sender asked for. An expiration would end it, and a user id that
-/// is not ours would have the broker close the channel.
+/// A message that goes to another queue must survive the broker whatever its sender asked for. An expiration would end it, and
+/// a user id that is not ours would have the broker close the channel.
 pub(crate) fn lasting(properties: &BasicProperties) -> BasicProperties {
     const PERSISTENT: u8 = 2;
     let mut kept = BasicProperties::default().with_delivery_mode(PERSISTENT);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// elects a new leader.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
-/// For how long it is remembered that the last unit of work moved nothing: longer than a message waits to be tried again.
+/// For how long it is remembered that the last unit of work moved nothing: longer than a message
+/// waits to be tried again, unless `RETRY_AFTER_SECONDS` says more.
 const UNMOVED_FOR: Duration = Duration::from_secs(30);
 
 /// How long health speaks of an event that could not be delivered.

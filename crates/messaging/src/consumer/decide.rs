@@ -22,8 +22,8 @@ pub enum Undecided {
     Untried,
 }
 
-/// The first step: gets a verdict for each message of a batch, whatever it takes, but for those that have to wait because rows are
-/// locked.
+/// The first step: gets a verdict for each message of a batch, whatever it takes, but for those that have to wait, because rows
+/// are locked.
 ///
 /// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
 ///   It is wanted while the channel that delivered it `is_open`, and the session is not `ending`.
@@ -123,7 +123,8 @@ async fn attempt<H: Handler>(
 }
 
 /// Whether a message may be delivered once more without coming near the delivery limit of its queue, at which the broker
-/// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is tried for as long as it takes.
+/// dead-letters it: a server that fails again and again must not cost a good message. Beyond that it is tried for as long as
+/// it takes.
 fn may_go_back(message: &Delivery) -> bool {
     times_returned(message) < i64::from(DELIVERY_LIMIT) / 2
 }

@@ -36,7 +36,7 @@ pub enum Acknowledges {
 enum Move {
     /// To `Q.dead`, for this reason.
     Dead(String),
-    /// To `Q.retry`.
+    /// To `Q.retry`, because a row it needs is locked.
     Retry(Retry),
 }
 
@@ -180,10 +180,9 @@ async fn place(
     }
     if !to_reject.is_empty() {
         let why = if is_gone { "is gone" } else { "is full or has no leader" };
-        let messages = to_reject.len();
         tracing::warn!(
             queue,
-            messages.len = messages,
+            messages.len = to_reject.len(),
             "its queue for dead letters or retries {why}: the broker keeps messages"
         );
     }
@@ -226,7 +225,8 @@ async fn undelivered(
 }
 
 /// How often a refused message is published again, with pauses that double from the first: an answer for half a minute in
-/// all, longer than a queue takes to elect a new leader; what goes to another queue for two seconds, because the broker has it anyway.
+/// all, longer than a queue takes to elect a new leader; what goes to another queue for two seconds, because the broker has it
+/// anyway.
 const ANSWER_TRIES: u32 = 8;
 const MOVE_TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(120);
