@@ -1,6 +1,7 @@
 //! `cargo dev test`: everything that must hold before a change is shared, on servers of its own.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -15,6 +16,9 @@ use crate::servers::{self, Servers};
 use crate::tally::Tally;
 use crate::testing::{self, Folder};
 use crate::{dependencies, interrupt, npm_audit, playground, workspace};
+
+/// How many tests of one program run at the same time.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 /// What to test.
 #[derive(Clone, Debug, Default)]
@@ -179,6 +183,11 @@ impl Check {
         let mut cargo = workspace::cargo()?;
         cargo.env("SQLX_OFFLINE", "true").envs(testing::environment(&self.servers));
         cargo.env(testing::FOLDER_VARIABLE, self.folders.path());
+        // Most tests wait for servers most of the time.
+        if std::env::var_os(TEST_THREADS).is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+            cargo.env(TEST_THREADS, (2 * cores).to_string());
+        }
         cargo.args(["test", "--no-fail-fast"]);
         match &selection.package {
             Some(package) => cargo.args(["--package", package]),
