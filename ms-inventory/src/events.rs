@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::events::inventory::{self, ReleaseCause, StockRejected, StockReleased, StockReserved};
 use ::events::orders::{self, OrderCancelled, OrderCompleted, OrderCreated, OrderEvent, OrderRefunded};
 use ::events::{Event, OrderId, queues};
-use database::Pool;
+use database::{LockWait, Pool};
 use futures::FutureExt;
 use lapin::Connection;
 use lapin::message::Delivery;
@@ -95,10 +95,10 @@ pub struct Created {
 }
 
 impl Handler for Created {
-    async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+    async fn handle(&self, batch: &[Delivery], locks: LockWait) -> Result<Vec<Verdict>, Fault> {
         let parsed: Vec<Result<Order, String>> = batch.iter().map(|delivery| order(&delivery.data)).collect();
         let orders: Vec<Order> = parsed.iter().flatten().cloned().collect();
-        let Reserved { answers, expired } = self.reserver.reserve(&orders, self.hold_ttl).await?;
+        let Reserved { answers, expired } = self.reserver.reserve(locks, &orders, self.hold_ttl).await?;
         if expired > 0 {
             self.relay.wake();
         }
@@ -161,11 +161,11 @@ pub struct Settled {
 }
 
 impl Handler for Settled {
-    async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+    async fn handle(&self, batch: &[Delivery], locks: LockWait) -> Result<Vec<Verdict>, Fault> {
         let parsed: Vec<Result<(OrderId, Ending), String>> =
             batch.iter().map(|delivery| ending(&delivery.data)).collect();
         let endings: Vec<(OrderId, Ending)> = parsed.iter().flatten().cloned().collect();
-        let hold::Settled { answers, expired } = hold::settle(&self.pool, &endings).await?;
+        let hold::Settled { answers, expired } = hold::settle(&self.pool, locks, &endings).await?;
         if expired > 0 {
             self.relay.wake();
         }

@@ -3,7 +3,7 @@
 use ::events::inventory::{self, ProductChanged, ProductDeleted, ProductEvent};
 use ::events::inventory::{StockEvent, StockRejected, StockReleased, StockReserved};
 use ::events::{Event, orders, queues};
-use database::Pool;
+use database::{LockWait, Pool};
 use futures::FutureExt;
 use lapin::Connection;
 use lapin::message::Delivery;
@@ -103,10 +103,10 @@ pub struct Outcomes {
 }
 
 impl Handler for Outcomes {
-    async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+    async fn handle(&self, batch: &[Delivery], locks: LockWait) -> Result<Vec<Verdict>, Fault> {
         let parsed: Vec<Result<News, String>> = batch.iter().map(news).collect();
         let news: Vec<News> = parsed.iter().flatten().cloned().collect();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool.begin_with(locks).await?;
         let outcomes = order::advance(&mut tx, &news, self.waits).await?;
         tx.commit().await?;
         order::count_settled(&outcomes);
@@ -156,9 +156,9 @@ pub struct Products {
 }
 
 impl Handler for Products {
-    async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+    async fn handle(&self, batch: &[Delivery], locks: LockWait) -> Result<Vec<Verdict>, Fault> {
         let parsed: Vec<Result<Change, String>> = batch.iter().map(|delivery| change(&delivery.data)).collect();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool.begin_with(locks).await?;
         catalogue::keep(&mut tx, parsed.iter().flatten().cloned()).await?;
         tx.commit().await?;
         let verdict = |parsed: Result<Change, String>| match parsed {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ::events::OrderId;
 use chrono::{DateTime, Utc};
-use database::{Failures, Pool, Transaction};
+use database::{Failures, LockWait, Pool, Transaction};
 use messaging::outbox::Relay;
 use messaging::{Fault, Trace};
 use rust_decimal::Decimal;
@@ -180,9 +180,7 @@ async fn charge(pool: &Pool, provider: &Provider, due: &[Key], shop: &Shop) -> R
 
 /// Brings one order on. It waits for no lock for long, so that a step has time for all its orders, however many are locked.
 async fn advance_alone(pool: &Pool, news: &[News], shop: &Shop) -> Result<(), Fault> {
-    let mut tx = pool.begin().await?;
-    sqlx::query("set local lock_timeout = '50ms'").execute(&mut *tx).await?;
-    advance(tx, news, shop).await
+    advance(pool.begin_with(LockWait::Brief).await?, news, shop).await
 }
 
 async fn advance(mut tx: Transaction, news: &[News], shop: &Shop) -> Result<(), Fault> {

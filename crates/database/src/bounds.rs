@@ -28,6 +28,15 @@ pub struct Bounds {
     pub database_idle_in_transaction_timeout_seconds: u64,
 }
 
+/// How long a statement waits for a row that another transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockWait {
+    /// As long as [`Bounds`] allow.
+    Usual,
+    /// 50 ms: long enough for another transaction to end, and not for one that somebody has left open.
+    Brief,
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self {

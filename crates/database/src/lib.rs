@@ -16,7 +16,7 @@ mod migrations;
 mod pool;
 mod work;
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, LockWait};
 pub use connection::{Connection, Transaction};
 pub use failures::Failures;
 pub use health::refuse_read_only;

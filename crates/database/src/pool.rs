@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
 
-use crate::{Bounds, Connection, Transaction};
+use crate::{Bounds, Connection, LockWait, Transaction};
 
 /// A connection that was handed out so recently is taken to be alive: to ping it each time would double the round trips of
 /// a small statement. No server restarts as quickly, so nobody gets a connection from before a restart.
@@ -73,6 +73,18 @@ impl Pool {
     /// Those of [`acquire`](Self::acquire), and those of the server.
     pub async fn begin(&self) -> sqlx::Result<Transaction> {
         Transaction::begin(self.acquire().await?).await
+    }
+
+    /// Begins a transaction that waits so long for locks.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin).
+    pub async fn begin_with(&self, locks: LockWait) -> sqlx::Result<Transaction> {
+        let mut tx = self.begin().await?;
+        if locks == LockWait::Brief {
+            sqlx::query("set local lock_timeout = '50ms'").execute(&mut *tx).await?;
+        }
+        Ok(tx)
     }
 
     /// Whether some user gave its connection back so recently: then users who wait will have theirs.

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use database::bounded;
+use database::{LockWait, bounded};
 use futures::FutureExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
@@ -33,18 +33,18 @@ use crate::progress::Unit;
 use crate::session::{answered, both};
 use crate::{Fault, Outgoing, Progress, Publisher};
 
-pub use decide::{Undecided, decide};
+pub use decide::decide;
 pub use limits::Limits;
 pub use retries::Retry;
 pub use settle::{Acknowledges, Answered, answer, settle};
 
 /// Says what becomes of messages.
 pub trait Handler: Sync {
-    /// Handles a batch, in the order of arrival, and returns one verdict a message.
+    /// Handles a batch, in the order of arrival, and returns one verdict a message. Its statements wait so long for `locks`.
     ///
     /// All effects must be committed when it returns. The same message may come again, alone or among others; it must have no
     /// effect a second time. When the batch takes too long, this is dropped at an `await`: it must leave nothing open.
-    fn handle(&self, batch: &[Delivery]) -> impl Future<Output = Result<Vec<Verdict>, Fault>> + Send;
+    fn handle(&self, batch: &[Delivery], locks: LockWait) -> impl Future<Output = Result<Vec<Verdict>, Fault>> + Send;
 
     /// Whether a message could be handled now. No message is taken before.
     fn ready(&self) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -158,7 +158,7 @@ impl<'a, H: Handler> Consumer<'a, H> {
             retries,
             ending: &ending,
         };
-        let settling = self.settle_batches(&channel, unsettled, free, &ending);
+        let settling = self.settle_batches(&channel, unsettled, free, limits.retry_after(), &ending);
         both(&ending, decider.run(deliveries).boxed(), settling.boxed()).await
     }
 
@@ -168,6 +168,7 @@ impl<'a, H: Handler> Consumer<'a, H> {
         channel: &Channel,
         mut unsettled: mpsc::Receiver<(Answered<'a>, Unit)>,
         free: mpsc::Sender<Publisher<'a>>,
+        retry_after: Duration,
         ending: &CancellationToken,
     ) -> anyhow::Result<()> {
         while let Some((batch, unit)) = unsettled.recv().await {
@@ -175,9 +176,9 @@ impl<'a, H: Handler> Consumer<'a, H> {
             let settled = bounded(Duration::MAX, ending, settling).await;
             let (publisher, settled) = settled.context("the answers were not confirmed before the session ended")??;
             if settled == 0 {
-                unit.end_unmoved();
+                unit.end_unmoved(retry_after);
             } else {
-                drop(unit);
+                unit.done();
             }
             // Nobody needs it when no batch is decided any more.
             free.send(publisher).await.ok();

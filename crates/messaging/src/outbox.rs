@@ -148,6 +148,8 @@ impl Relay {
                     is_unanswered = !is_answered && (step.unconfirmed > 0 || is_unanswered && self.scan().left);
                     if is_unanswered {
                         failing = Some(unit);
+                    } else {
+                        unit.done();
                     }
                     if step.more {
                         continue;

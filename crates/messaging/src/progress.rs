@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 /// elects a new leader.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
-/// For how long it is remembered that the last unit of work moved nothing: longer than a message
-/// waits to be tried again, unless `RETRY_AFTER_SECONDS` says more.
-const UNMOVED_FOR: Duration = Duration::from_secs(30);
+/// Work that moved nothing is taken to be in hand for so long after it is to be tried again: longer than it takes to begin a new
+/// session, and to get a message back from the broker.
+const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long health speaks of an event that could not be delivered.
 const UNDELIVERED_FOR: Duration = Duration::from_secs(30);
@@ -29,34 +29,43 @@ struct State {
 struct Work {
     units: usize,
     moved: Instant,
-    /// When the last unit ended, if it moved nothing.
-    unmoved: Option<Instant>,
+    /// Until when it is in hand without a unit, because the last unit moved nothing.
+    tried_again_until: Option<Instant>,
 }
 
 impl Work {
     fn is_in_hand(&self) -> bool {
-        self.units > 0 || self.unmoved.is_some_and(|ended| ended.elapsed() < UNMOVED_FOR)
+        self.units > 0 || self.tried_again_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
-/// A unit of work in hand: a batch, or a step of the relay. It is done when this is dropped.
+/// A unit of work in hand: a batch, or a step of the relay. One that is dropped has moved nothing, and is tried again by the next
+/// session.
 #[derive(Debug)]
 pub struct Unit {
     progress: Progress,
     name: &'static str,
-    moves: bool,
+    ends: Ends,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    Done,
+    /// To be tried again after so long.
+    Unmoved(Duration),
 }
 
 impl Progress {
     /// Takes a unit of work in hand. `name` is a queue's or the outbox's.
     pub fn begin(&self, name: &'static str) -> Unit {
         let mut state = self.state();
-        let work = state.in_hand.entry(name).or_insert(Work { units: 0, moved: Instant::now(), unmoved: None });
+        let work =
+            state.in_hand.entry(name).or_insert(Work { units: 0, moved: Instant::now(), tried_again_until: None });
         if !work.is_in_hand() {
             work.moved = Instant::now();
         }
         work.units += 1;
-        Unit { progress: self.clone(), name, moves: true }
+        Unit { progress: self.clone(), name, ends: Ends::Unmoved(Duration::ZERO) }
     }
 
     /// Remembers that an event could not be delivered, because no queue is bound for it.
@@ -93,9 +102,14 @@ impl Progress {
 }
 
 impl Unit {
-    /// Ends it without anything done: all of it has to be tried again.
-    pub(crate) fn end_unmoved(mut self) {
-        self.moves = false;
+    /// Ends it with something done.
+    pub(crate) fn done(mut self) {
+        self.ends = Ends::Done;
+    }
+
+    /// Ends it without anything done: all of it is tried again after so long.
+    pub(crate) fn end_unmoved(mut self, tried_again_after: Duration) {
+        self.ends = Ends::Unmoved(tried_again_after);
     }
 }
 
@@ -104,10 +118,10 @@ impl Drop for Unit {
         if let Some(work) = self.progress.state().in_hand.get_mut(self.name) {
             work.units = work.units.saturating_sub(1);
             let now = Instant::now();
-            if self.moves {
-                work.moved = now;
+            match self.ends {
+                Ends::Done => (work.moved, work.tried_again_until) = (now, None),
+                Ends::Unmoved(after) => work.tried_again_until = Some(now + after + TRIED_AGAIN_WITHIN),
             }
-            work.unmoved = (!self.moves).then_some(now);
         }
     }
 }
@@ -130,9 +144,9 @@ mod tests {
         // The next batch is no progress, the end of one is.
         let second = progress.begin("queue");
         assert!(progress.check().is_err());
-        drop(first);
+        first.done();
         assert_eq!(progress.check(), Ok(()));
-        drop(second);
+        second.done();
         is_older(&progress, "queue");
         assert_eq!(progress.check(), Ok(()), "no work, however long");
     }
@@ -141,22 +155,34 @@ mod tests {
     fn work_that_only_waits_to_be_tried_again_stands_still_between_its_tries_too() {
         let progress = Progress::default();
         let moved = progress.begin("queue");
-        progress.begin("queue").end_unmoved();
+        progress.begin("queue").end_unmoved(Duration::from_secs(3_600));
         assert_eq!(progress.check(), Ok(()));
-        drop(moved);
-        progress.begin("queue").end_unmoved();
+        moved.done();
+        progress.begin("queue").end_unmoved(Duration::from_secs(3_600));
         is_older(&progress, "queue");
         assert!(progress.check().is_err());
-        let _next = progress.begin("queue");
+        let next = progress.begin("queue");
         assert!(progress.check().is_err());
-        drop(progress.begin("queue"));
+        next.done();
         assert_eq!(progress.check(), Ok(()));
+    }
+
+    #[test]
+    fn work_that_sessions_end_in_again_and_again_stands_still() {
+        let progress = Progress::default();
+        drop(progress.begin("queue"));
+        is_older(&progress, "queue");
+        assert!(progress.check().is_err(), "between two sessions");
+        drop(progress.begin("queue"));
+        assert!(progress.check().is_err());
+        progress.state().in_hand.get_mut("queue").unwrap().tried_again_until = Some(Instant::now());
+        assert_eq!(progress.check(), Ok(()), "another instance has it");
     }
 
     #[test]
     fn a_pause_does_not_count_as_standing_still() {
         let progress = Progress::default();
-        drop(progress.begin("queue"));
+        progress.begin("queue").done();
         is_older(&progress, "queue");
         let _unit = progress.begin("queue");
         assert_eq!(progress.check(), Ok(()));

@@ -20,9 +20,9 @@ const PERSISTENT: u8 = 2;
 
 /// Publishes persistent messages with confirms, on a channel of its own.
 ///
-/// **Invariant:** the confirms of one [`publish`](Self::publish) are waited for before the next on the same publisher.
-/// lapin hands a returned message to whichever confirm comes in next, so only a channel with one batch in flight can
-/// tell which batch a returned message was in.
+/// **Invariant:** all that is published of one batch is confirmed before anything of the next is published. lapin hands a
+/// returned message to whichever confirm comes in next, so only a channel with one batch in flight can tell which batch a
+/// returned message was in. Where in its batch it was is told by its `message_id`.
 #[derive(Debug)]
 pub struct Publisher<'c> {
     connection: &'c Connection,

@@ -1,6 +1,6 @@
 use ::events::OrderId;
 use ::events::inventory::{ReleaseCause, StockReleased};
-use database::Pool;
+use database::{LockWait, Pool};
 use messaging::{Fault, Outgoing, Trace, outbox};
 use sqlx::PgConnection;
 
@@ -16,7 +16,7 @@ const DUE: i64 = 500;
 /// # Errors
 /// Nothing is changed when it fails.
 pub async fn expire_due(pool: &Pool) -> Result<usize, Fault> {
-    commit(pool, Vec::new(), Expiry).await
+    commit(pool, LockWait::Usual, Vec::new(), Expiry).await
 }
 
 struct Expiry;

@@ -15,7 +15,7 @@ mod settle;
 
 use std::collections::BTreeMap;
 
-use database::Pool;
+use database::{LockWait, Pool};
 use messaging::Fault;
 use sqlx::PgConnection;
 
@@ -70,11 +70,16 @@ enum Attempt<T> {
 /// handed back to wait and come again.
 const MAX_ATTEMPTS: usize = 10;
 
-async fn commit<T: Transaction>(pool: &Pool, mut products: Vec<i64>, transaction: T) -> Result<T::Done, Fault> {
+async fn commit<T: Transaction>(
+    pool: &Pool,
+    locks: LockWait,
+    mut products: Vec<i64>,
+    transaction: T,
+) -> Result<T::Done, Fault> {
     for _ in 0..MAX_ATTEMPTS {
         products.sort_unstable();
         products.dedup();
-        let mut tx = pool.begin().await?;
+        let mut tx = pool.begin_with(locks).await?;
         match transaction.attempt(&mut tx, &products).await? {
             Attempt::Done(done) => {
                 tx.commit().await?;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use ::events::OrderId;
 use ::events::orders::OrderCreated;
-use database::Pool;
+use database::{LockWait, Pool};
 use messaging::Fault;
 use sqlx::PgConnection;
 
@@ -56,11 +56,11 @@ impl Reserver {
     }
 
     /// Decides a batch of orders in one transaction with a constant number of statements, and holds `ttl` long what they
-    /// get. An order that is known is told how it stands now; of two with one id, the first counts.
+    /// get. It waits so long for `locks`. An order that is known is told how it stands now; of two with one id, the first counts.
     ///
     /// # Errors
     /// Nothing is changed when it fails.
-    pub async fn reserve(&self, orders: &[Order], ttl: Duration) -> Result<Reserved, Fault> {
+    pub async fn reserve(&self, locks: LockWait, orders: &[Order], ttl: Duration) -> Result<Reserved, Fault> {
         if orders.is_empty() {
             return Ok(Reserved { answers: Vec::new(), expired: 0 });
         }
@@ -71,9 +71,14 @@ impl Reserver {
         products.sort_unstable();
         products.dedup();
         let reservation = Reservation { orders: &orders_once, ttl };
-        let done = match self.at_once(&reservation, &products).await? {
+        let done = match locks {
+            LockWait::Usual => self.at_once(&reservation, &products).await?,
+            // One statement cannot say how long it waits.
+            LockWait::Brief => None,
+        };
+        let done = match done {
             Some(done) => done,
-            None => commit(&self.pool, products, reservation).await?,
+            None => commit(&self.pool, locks, products, reservation).await?,
         };
         self.forecast.learn(done.levels);
         let answer =

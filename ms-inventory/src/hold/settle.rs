@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use ::events::OrderId;
 use ::events::inventory::Shortage;
-use database::Pool;
+use database::{LockWait, Pool};
 use messaging::Fault;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -26,11 +26,11 @@ pub struct Settled {
 }
 
 /// Ends orders, one after the other, by the [rule](crate::settlement), in one transaction with a constant number of
-/// statements.
+/// statements, which wait so long for `locks`.
 ///
 /// # Errors
 /// Nothing is changed when it fails.
-pub async fn settle(pool: &Pool, endings: &[(OrderId, Ending)]) -> Result<Settled, Fault> {
+pub async fn settle(pool: &Pool, locks: LockWait, endings: &[(OrderId, Ending)]) -> Result<Settled, Fault> {
     if endings.is_empty() {
         return Ok(Settled { answers: Vec::new(), expired: 0 });
     }
@@ -39,7 +39,7 @@ pub async fn settle(pool: &Pool, endings: &[(OrderId, Ending)]) -> Result<Settle
         _ => None,
     });
     let products = asked.flat_map(Lines::product_ids).collect();
-    commit(pool, products, Settlement { endings }).await
+    commit(pool, locks, products, Settlement { endings }).await
 }
 
 struct Settlement<'a> {

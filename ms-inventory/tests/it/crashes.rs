@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use database::LockWait;
 use dev::postgres::{self, Postgres};
 use dev::rabbitmq::{self, RabbitMq};
 use dev::testing::{Database, Folder, Vhost};
@@ -50,7 +51,9 @@ async fn die_after(step: Step, world: &World, vhost: &Vhost) {
         let reserver = Reserver::new(world.connections.clone());
         let created = Created { reserver, relay, hold_ttl: Duration::from_secs(900) };
         let verdicts =
-            decide(&created, queue, &batch, Limits::default(), || true, &CancellationToken::new()).await.unwrap();
+            decide(&created, queue, &batch, LockWait::Usual, Limits::default(), || true, &CancellationToken::new())
+                .await
+                .unwrap();
         if step >= Step::Answered {
             let publisher = Publisher::open(&connection, "doomed").await.unwrap();
             let decided = batch.into_iter().zip(verdicts.into_iter().flatten()).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use database::{Bounds, Pool};
+use database::{Bounds, LockWait, Pool};
 use ms_inventory::hold::Reserver;
 use ms_inventory::stock::Level;
 
@@ -16,7 +16,7 @@ async fn a_forecast_that_is_too_high_sells_nothing_twice() {
     assert!(is_reserved(&reserve(&world, &[order("A", &[(product, 1)])]).await[0]));
 
     let elsewhere = Reserver::new(world.connections.clone());
-    let sold = elsewhere.reserve(&[order("B", &[(product, 2)])], TTL).await.unwrap();
+    let sold = elsewhere.reserve(LockWait::Usual, &[order("B", &[(product, 2)])], TTL).await.unwrap();
     assert!(is_reserved(&sold.answers[0]));
 
     assert_eq!(reason(&reserve(&world, &[order("C", &[(product, 1)])]).await[0]), "Insufficient stock");
@@ -41,7 +41,7 @@ async fn an_order_that_another_instance_answered_meanwhile_gets_that_answer() {
     reserve(&world, &[order("A", &[(product, 1)])]).await;
     let elsewhere = Reserver::new(world.connections.clone());
     let absurd = order("B", &[(product, -1)]);
-    let there = elsewhere.reserve(std::slice::from_ref(&absurd), TTL).await.unwrap().answers;
+    let there = elsewhere.reserve(LockWait::Usual, std::slice::from_ref(&absurd), TTL).await.unwrap().answers;
 
     // The stock is as forecast, because B was rejected; only its id tells.
     let here = reserve(&world, &[order("C", &[(product, 1)]), absurd]).await;
@@ -58,7 +58,7 @@ async fn a_batch_that_finds_what_was_forecast_is_one_statement() {
     let reserver = Reserver::new(alone.clone());
     for n in 0..10 {
         let orders = [order(format!("ORD-{n}"), &[(product, 1)])];
-        assert!(is_reserved(&reserver.reserve(&orders, TTL).await.unwrap().answers[0]));
+        assert!(is_reserved(&reserver.reserve(LockWait::Usual, &orders, TTL).await.unwrap().answers[0]));
     }
     drop(reserver);
     // The first looks before; nobody takes the long way.
@@ -84,8 +84,8 @@ async fn a_batch_reads_by_keys_however_the_tables_grow() {
         let n = batches.fetch_add(1, Ordering::Relaxed);
         let orders = [order(format!("ORD-{n}"), &[(product, 1)])];
         // Both ways.
-        Reserver::new(work.clone()).reserve(&orders, TTL).await.unwrap();
-        reserver.reserve(&[order(format!("X-{n}"), &[(product, 1)])], TTL).await.unwrap();
+        Reserver::new(work.clone()).reserve(LockWait::Usual, &orders, TTL).await.unwrap();
+        reserver.reserve(LockWait::Usual, &[order(format!("X-{n}"), &[(product, 1)])], TTL).await.unwrap();
         scans(&world, "idx_scan", "pg_stat_user_indexes where indexrelname = 'holds_pkey'").await > 0
     })
     .await;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use auth::Role;
-use database::Pool;
+use database::{LockWait, Pool};
 use messaging::outbox::Relay;
 use ms_inventory::graphql;
 use ms_inventory::hold::{Answer, Order};
@@ -106,7 +106,7 @@ impl World {
     ) -> Vec<Answer> {
         let order = |(id, lines): (I, Vec<_>)| Order { id: order_id(id), request: Request::of(&items(&lines)) };
         let orders: Vec<Order> = orders.into_iter().map(order).collect();
-        self.reserver.reserve(&orders, Duration::from_secs(900)).await.unwrap().answers
+        self.reserver.reserve(LockWait::Usual, &orders, Duration::from_secs(900)).await.unwrap().answers
     }
 
     /// The events in the outbox, in order.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::LockWait;
 use events::inventory::{ReleaseCause, Shortage};
 use ms_inventory::hold::{self, Answer, Order, Reserver};
 use ms_inventory::settlement::{self, Ending};
@@ -19,13 +20,13 @@ pub(crate) fn order(id: impl Into<String>, pairs: &[(i64, i64)]) -> Order {
 }
 
 pub(crate) async fn reserve(world: &World, orders: &[Order]) -> Vec<Answer> {
-    world.reserver.reserve(orders, TTL).await.unwrap().answers
+    world.reserver.reserve(LockWait::Usual, orders, TTL).await.unwrap().answers
 }
 
 /// Ends orders that will not be fulfilled.
 pub(crate) async fn cancel(world: &World, ids: &[&str]) -> Vec<settlement::Answer> {
     let endings: Vec<_> = ids.iter().map(|id| (order_id(*id), Ending::Cancelled)).collect();
-    hold::settle(&world.connections, &endings).await.unwrap().answers
+    hold::settle(&world.connections, LockWait::Usual, &endings).await.unwrap().answers
 }
 
 pub(crate) fn is_reserved(answer: &Answer) -> bool {
@@ -88,7 +89,7 @@ async fn a_repeated_order_is_told_how_it_stands_now() {
     let asked = ids.map(|id| order(id, &[(product, if id == "REJECTED" { 1_000 } else { 1 })]));
     let first = reserve(&world, &asked).await;
     let end = async |id: &str, ending: Ending| {
-        hold::settle(&world.connections, &[(order_id(id), ending)]).await.unwrap();
+        hold::settle(&world.connections, LockWait::Usual, &[(order_id(id), ending)]).await.unwrap();
     };
     end("SOLD", Ending::Completed(None)).await;
     end("CANCELLED", Ending::Cancelled).await;
@@ -184,7 +185,7 @@ async fn expired_stock_is_sellable_in_the_same_instant() {
     world.let_holds_run_out().await;
 
     // The new order is short of `b` only, and the due hold has `a` as well.
-    let reserved = world.reserver.reserve(&[order("NEW", &[(b, 2)])], TTL).await.unwrap();
+    let reserved = world.reserver.reserve(LockWait::Usual, &[order("NEW", &[(b, 2)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 1);
     assert_eq!(world.level(a).await.reserved, 0);
@@ -202,7 +203,7 @@ async fn expiry_of_more_holds_than_one_statement_takes_still_fills_the_order() {
     let ones: Vec<Order> = (0..1_200).map(|n| order(format!("OLD-{n}"), &[(product, 1)])).collect();
     assert!(reserve(&world, &ones).await.iter().all(is_reserved));
     world.let_holds_run_out().await;
-    let reserved = world.reserver.reserve(&[order("NEW", &[(product, 1_200)])], TTL).await.unwrap();
+    let reserved = world.reserver.reserve(LockWait::Usual, &[order("NEW", &[(product, 1_200)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 1_200);
     world.assert_adds_up().await;
@@ -214,7 +215,7 @@ async fn an_order_that_fits_takes_nothing_from_those_whose_time_ran_out() {
     let product = world.product(5).await;
     reserve(&world, &[order("OLD", &[(product, 1)])]).await;
     world.let_holds_run_out().await;
-    let reserved = world.reserver.reserve(&[order("NEW", &[(product, 4)])], TTL).await.unwrap();
+    let reserved = world.reserver.reserve(LockWait::Usual, &[order("NEW", &[(product, 4)])], TTL).await.unwrap();
     assert!(is_reserved(&reserved.answers[0]));
     assert_eq!(reserved.expired, 0);
     assert_eq!(hold::expire_due(&world.connections).await.unwrap(), 1);
@@ -242,7 +243,7 @@ async fn storms_over_the_same_products_never_deadlock() {
                 let ids: Vec<String> = (0..4).map(|n| format!("{task}-{round}-{n}")).collect();
                 let lines = if task % 2 == 0 { [(a, 1), (b, 1)] } else { [(b, 1), (a, 1)] };
                 let orders: Vec<Order> = ids.iter().map(|id| order(id.as_str(), &lines)).collect();
-                reserver.reserve(&orders, Duration::from_millis(50)).await.unwrap();
+                reserver.reserve(LockWait::Usual, &orders, Duration::from_millis(50)).await.unwrap();
                 match task % 4 {
                     0 => drop(cancel(&world, &[&ids[0], &ids[3]]).await),
                     2 => drop(complete(&world, &[(&ids[1], &lines), (&ids[3], &lines)]).await),
@@ -277,7 +278,12 @@ async fn the_same_orders_in_any_order_are_stored_without_a_deadlock() {
     let [one, other] = [world.product(3).await, world.product(3).await];
     let store = async |ids: [&str; 3], product| {
         let orders = ids.map(|id| order(id, &[(product, 1)]));
-        Reserver::new(world.connections.clone()).reserve(&orders, TTL).await.expect("no deadlock").answers.len()
+        Reserver::new(world.connections.clone())
+            .reserve(LockWait::Usual, &orders, TTL)
+            .await
+            .expect("no deadlock")
+            .answers
+            .len()
     };
     let letting_go = async {
         let waiting =
@@ -311,7 +317,7 @@ async fn the_same_orders_from_many_sides_get_one_answer_each() {
                 orders.reverse();
             }
             barrier.wait().await;
-            let answers = reserver.reserve(&orders, TTL).await.unwrap().answers;
+            let answers = reserver.reserve(LockWait::Usual, &orders, TTL).await.unwrap().answers;
             orders.into_iter().zip(answers).map(|(order, answer)| (order.id, answer)).collect::<Vec<_>>()
         })
     });

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use dev::proxy::Proxy;
 use dev::testing::Vhost;
 use events::queues;
 use lapin::BasicProperties;
@@ -168,15 +169,18 @@ async fn more_locked_orders_than_are_taken_at_once_hold_up_no_other_and_stand_st
 }
 
 #[tokio::test]
-async fn retried_orders_come_after_the_others_of_their_batch_and_the_least_tried_first() {
+async fn retried_orders_come_after_the_others_of_their_batch_and_are_acknowledged_alone() {
     let shop = Shop::new().await;
-    let instance = shop.start(&["--retry-after-seconds", "3600", "--database-lock-timeout-seconds", "8"]).await;
+    let proxy = Proxy::start_for(shop.vhost.amqp_url()).unwrap();
+    let args = ["--retry-after-seconds", "1", "--database-lock-timeout-seconds", "8"];
+    let amqp_url = proxy.in_front_of(shop.vhost.amqp_url());
+    let instance = Instance::start(shop.world.database.url(), &amqp_url, &args).await;
     shop.passes("FIRST").await;
     let left_open = shop.lock_stock().await;
     let busy = shop.world.product(1).await;
     let lock = shop.lock_stock_of(busy).await;
     shop.client.create("BUSY", &[(busy, 1)]).await;
-    let began = shop.is_waited_for(0.0).await;
+    shop.is_waited_for(0.0).await;
     // They are one batch, because they come in while another is in hand.
     shop.order_free("BEFORE").await;
     shop.order_retried("LOCKED", shop.locked, 3).await;
@@ -187,12 +191,46 @@ async fn retried_orders_come_after_the_others_of_their_batch_and_the_least_tried
     for order_id in ["BUSY", "BEFORE", "AFTER", "RETRIED"] {
         assert_eq!(shop.client.answer().await["order_id"], order_id);
     }
-    shop.is_waited_for(began).await;
-    // What was not tried to its end was not acknowledged with the others.
-    instance.kill().await;
     drop(left_open);
-    let instance = shop.start(&[]).await;
     shop.are_answered(&["LOCKED"]).await;
+    // What is acknowledged twice ends the channel, and with it the session: at the latest when more batches were answered than
+    // can be in flight.
+    for n in 0..5 {
+        shop.passes(&format!("LATER-{n}")).await;
+    }
+    assert_eq!(proxy.counts().accepted, 1);
+    instance.stop().await;
+    shop.world.assert_adds_up().await;
+}
+
+#[tokio::test]
+async fn an_order_whose_stock_is_free_again_is_answered_while_others_go_on_being_locked() {
+    let shop = Shop::new().await;
+    let instance = shop.start(&BRIEF).await;
+    shop.passes("FIRST").await;
+    let _left_open = shop.lock_stock().await;
+    let freed = shop.world.product(10).await;
+    let lock = shop.lock_stock_of(freed).await;
+    let freed_orders = ["FREED-1", "FREED-2", "FREED-3"];
+    for order_id in freed_orders {
+        shop.client.create(order_id, &[(freed, 1)]).await;
+    }
+    let inflow = async {
+        for n in 0.. {
+            shop.client.create(&format!("LOCKED-{n}"), &[(shop.locked, 1)]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let freeing = async {
+        let retry = queues::retry(queues::ORDER_CREATED);
+        eventually("many wait", async || shop.client.depth(&retry).await > 50).await;
+        drop(lock);
+        shop.are_answered(&freed_orders).await;
+    };
+    tokio::select! {
+        () = inflow => (),
+        () = freeing => (),
+    }
     instance.stop().await;
     shop.world.assert_adds_up().await;
 }

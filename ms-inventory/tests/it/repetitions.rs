@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use database::{Bounds, Pool};
+use database::{Bounds, LockWait, Pool};
 use dev::testing::Vhost;
 use events::inventory::ReleaseCause;
 use ms_inventory::hold::{self, Answer, Order, Reserver};
@@ -37,7 +37,7 @@ async fn a_repeated_order_is_told_by_the_contract_how_it_stands() {
         first.insert(id, client.answer().await);
     }
     let settle = async |id: &str, ending| {
-        hold::settle(&world.connections, &[(order_id(id), ending)]).await.unwrap();
+        hold::settle(&world.connections, LockWait::Usual, &[(order_id(id), ending)]).await.unwrap();
     };
     settle("SOLD", Ending::Completed(None)).await;
     settle("CANCELLED", Ending::Cancelled).await;
@@ -75,7 +75,7 @@ async fn a_repetition_whose_time_is_up_leaves_its_stock_to_its_neighbours() {
     reserve(&world, &[order("OLD", &[(a, 1), (b, 1)])]).await;
     let_run_out(&world, "OLD").await;
     let batch = [order("OLD", &[(a, 1), (b, 1)]), order("NEW", &[(a, 1)])];
-    let reserved = world.reserver.reserve(&batch, TTL).await.unwrap();
+    let reserved = world.reserver.reserve(LockWait::Usual, &batch, TTL).await.unwrap();
     assert!(matches!(reserved.answers[0], Answer::Released { cause: ReleaseCause::Expired, .. }));
     assert!(is_reserved(&reserved.answers[1]));
     assert_eq!(reserved.expired, 1);
@@ -162,10 +162,12 @@ async fn a_hold_whose_time_is_up_is_ended_once_whoever_notices() {
                         .iter()
                         .map(|product| order(format!("NEW-{task}-{product}"), &[(*product, 2)]))
                         .collect();
-                    assert!(reserver.reserve(&new, TTL).await.unwrap().answers.iter().all(is_reserved));
+                    assert!(
+                        reserver.reserve(LockWait::Usual, &new, TTL).await.unwrap().answers.iter().all(is_reserved)
+                    );
                 }
                 _ => {
-                    for answer in reserver.reserve(&batch, TTL).await.unwrap().answers {
+                    for answer in reserver.reserve(LockWait::Usual, &batch, TTL).await.unwrap().answers {
                         assert!(matches!(answer, Answer::Released { cause: ReleaseCause::Expired, .. }), "{answer:?}");
                     }
                 }
@@ -217,7 +219,7 @@ async fn repetitions_take_the_same_number_of_statements_however_many() {
         let reserver = Reserver::new(alone.clone());
         for expired in [size, 0] {
             let before = executions(&alone).await;
-            assert_eq!(reserver.reserve(&batch, TTL).await.unwrap().expired, expired);
+            assert_eq!(reserver.reserve(LockWait::Usual, &batch, TTL).await.unwrap().expired, expired);
             counts.push(executions(&alone).await - before);
         }
     }

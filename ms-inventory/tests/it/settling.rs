@@ -1,6 +1,6 @@
 //! How orders end, each test on a database of its own. The rule itself is tested where it stands.
 
-use database::{Bounds, Pool};
+use database::{Bounds, LockWait, Pool};
 use events::Item;
 use events::inventory::Shortage;
 use messaging::Trace;
@@ -17,14 +17,14 @@ fn lines(pairs: &[(i64, i64)]) -> Lines {
 }
 
 async fn settle(world: &World, id: &str, ending: Ending) -> Answer {
-    hold::settle(&world.connections, &[(order_id(id), ending)]).await.unwrap().answers.remove(0)
+    hold::settle(&world.connections, LockWait::Usual, &[(order_id(id), ending)]).await.unwrap().answers.remove(0)
 }
 
 /// Ends orders that are paid.
 pub(crate) async fn complete(world: &World, orders: &[(&str, &[(i64, i64)])]) -> Vec<Answer> {
     let ending = |pairs: &[(i64, i64)]| Ending::Completed(Some(Request::of(&items(pairs))));
     let endings: Vec<_> = orders.iter().map(|(id, pairs)| (order_id(*id), ending(pairs))).collect();
-    hold::settle(&world.connections, &endings).await.unwrap().answers
+    hold::settle(&world.connections, LockWait::Usual, &endings).await.unwrap().answers
 }
 
 async fn movements(world: &World) -> Vec<(i64, i64, String, Option<String>)> {
@@ -99,7 +99,7 @@ async fn a_payment_takes_what_is_held_for_others_whose_time_is_up() {
     reserve(&world, &[order("OLD", &[(a, 3), (b, 3)])]).await;
     world.let_holds_run_out().await;
     let new = [(order_id("NEW"), Ending::Completed(Some(Request::of(&items(&[(b, 2)])))))];
-    let settled = hold::settle(&world.connections, &new).await.unwrap();
+    let settled = hold::settle(&world.connections, LockWait::Usual, &new).await.unwrap();
     assert_eq!((settled.answers, settled.expired), (vec![Answer::Sold(lines(&[(b, 2)]))], 1));
     assert_eq!(world.level(a).await, Level { on_hand: 3, reserved: 0 });
     assert_eq!(world.level(b).await, Level { on_hand: 1, reserved: 0 });
@@ -194,7 +194,7 @@ async fn endings_take_the_same_number_of_statements_however_many() {
         let paid = || Ending::Completed(Some(Request::of(&[Item { product_id: product, quantity: 1 }])));
         let endings: Vec<_> = ids.iter().map(|id| (order_id(id.as_str()), paid())).collect();
         let before = executions(&alone).await;
-        let settled = hold::settle(&alone, &endings).await.unwrap();
+        let settled = hold::settle(&alone, LockWait::Usual, &endings).await.unwrap();
         assert!(settled.answers.iter().all(|answer| matches!(answer, Answer::Sold(_))));
         counts.push(executions(&alone).await - before);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use database::LockWait;
 use dev::testing::Vhost;
 use events::queues;
 use lapin::message::Delivery;
@@ -22,7 +23,7 @@ const QUEUE: &str = queues::ORDER_CREATED;
 struct Count(Arc<AtomicUsize>);
 
 impl Handler for Count {
-    async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+    async fn handle(&self, batch: &[Delivery], _: LockWait) -> Result<Vec<Verdict>, Fault> {
         self.0.fetch_add(batch.len(), Ordering::Relaxed);
         Ok(vec![Verdict::Done(Vec::new()); batch.len()])
     }

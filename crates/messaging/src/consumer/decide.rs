@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use database::bounded;
+use database::{LockWait, bounded};
 use futures::FutureExt;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
@@ -13,25 +13,15 @@ use crate::Fault;
 use crate::publisher::message_id;
 use crate::topology::DELIVERY_LIMIT;
 
-/// Why a message of a batch has no verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undecided {
-    /// Somebody has locked a row that it needs.
-    Locked,
-    /// It was not tried, because others were locked.
-    Untried,
-}
-
-/// The first step: gets a verdict for each message of a batch, whatever it takes, but for those that have to wait, because rows
-/// are locked.
+/// The first step: gets a verdict for each message of a batch, whatever it takes, but for those of which a row stays locked.
 ///
 /// - A transient fault is tried again with backoff, for as long as the batch is wanted and the limits allow.
 ///   It is wanted while the channel that delivered it `is_open`, and the session is not `ending`.
 /// - A batch that runs out of time is halved, because a slow server may bear a smaller one. If its half does so too, messages
 ///   are tried one by one: where all statements hang, that is soon found out.
 /// - A permanent fault is caused by some message: the batch is halved until that one is alone, and it is dead.
-/// - So are messages found whose rows are locked. As each is found by waiting for its lock, all that are left wait too once
-///   three are found.
+/// - A batch waits for `locks` as it is told to. When a row stays locked, its messages are tried one by one, each with a brief
+///   wait: the others pass.
 ///
 /// No try is dropped before its time is up: a transaction that has begun ends by itself.
 ///
@@ -41,54 +31,59 @@ pub async fn decide<H: Handler>(
     handler: &H,
     queue: &'static str,
     batch: &[Delivery],
+    locks: LockWait,
     limits: Limits,
     is_open: impl Fn() -> bool,
     ending: &CancellationToken,
-) -> anyhow::Result<Vec<Result<Verdict, Undecided>>> {
+) -> anyhow::Result<Vec<Option<Verdict>>> {
     let wanted = || is_open() && !ending.is_cancelled();
     let begun = Instant::now();
-    let is_late = || begun.elapsed() >= limits.give_back_after();
-    let mut verdicts = vec![Err(Undecided::Untried); batch.len()];
+    let mut verdicts = vec![None; batch.len()];
     let whole = 0..batch.len();
-    let mut undecided = vec![whole];
-    let (mut pauses, mut tries, mut locked) = (pauses(), TRIES, 0);
-    while locked < MAX_LOCKED
-        && let Some(range) = undecided.pop()
-    {
+    let mut undecided = vec![(whole, locks)];
+    let (mut pauses, mut tries, mut failing_since) = (pauses(), TRIES, None);
+    while let Some((range, locks)) = undecided.pop() {
         let part = &batch[range.clone()];
-        match attempt(handler, part, limits.timeout(), ending).await {
+        let tried = Instant::now();
+        let fault = match attempt(handler, part, locks, limits.timeout(), ending).await {
             Ok(decided) => {
                 anyhow::ensure!(decided.len() == part.len(), "{} verdicts for {} messages", decided.len(), part.len());
                 for (at, verdict) in range.zip(decided) {
-                    verdicts[at] = Ok(verdict);
+                    verdicts[at] = Some(verdict);
                 }
                 tries = TRIES;
+                continue;
             }
-            Err(fault @ (Fault::Sticky(_) | Fault::TimedOut(_) | Fault::Locked(_))) if part.len() > 1 => {
+            Err(fault) => fault,
+        };
+        if matches!(fault, Fault::Server(_) | Fault::TimedOut(_)) {
+            failing_since.get_or_insert(tried);
+        }
+        match fault {
+            Fault::Sticky(_) | Fault::TimedOut(_) | Fault::Locked(_) if part.len() > 1 => {
                 let messages = part.len();
                 tracing::warn!(queue, batch.len = messages, error = %fault, "a batch fails; dividing it");
-                anyhow::ensure!(wanted(), "the batch is no longer wanted");
-                if !matches!(fault, Fault::Sticky(_)) && messages < batch.len() {
-                    undecided.extend(range.rev().map(|at| at..at + 1));
-                } else {
-                    undecided.extend(halves(range).into_iter().rev());
-                }
+                let mut parts = match fault {
+                    Fault::Locked(_) => singles(range).map(|single| (single, LockWait::Brief)).collect(),
+                    Fault::TimedOut(_) if messages < batch.len() => {
+                        singles(range).map(|single| (single, locks)).collect()
+                    }
+                    _ => Vec::from(halves(range).map(|half| (half, locks))),
+                };
+                parts.reverse();
+                undecided.extend(parts);
             }
-            Err(Fault::Sticky(error)) if tries == 0 => {
-                verdicts[range.start] = Ok(Verdict::Dead(format!("cannot be handled: {error:#}")));
+            Fault::Sticky(error) if tries == 0 => {
+                verdicts[range.start] = Some(Verdict::Dead(format!("cannot be handled: {error:#}")));
                 tries = TRIES;
             }
-            Err(Fault::Locked(error)) => {
+            Fault::Locked(error) => {
                 let message_id = message_id(&part[0].properties);
                 tracing::warn!(queue, message_id, %error, "a row that a message needs is locked; others go first");
                 metrics::counter!("messages_retried_total", "queue" => queue).increment(1);
-                verdicts[range.start] = Err(Undecided::Locked);
-                locked += 1;
-                if !wanted() {
-                    break;
-                }
             }
-            Err(fault) => {
+            fault => {
+                let is_late = || failing_since.is_some_and(|since| since.elapsed() >= limits.give_back_after());
                 if matches!(fault, Fault::Sticky(_)) {
                     tries -= 1;
                 } else if is_late() && batch.iter().all(may_go_back) {
@@ -99,10 +94,10 @@ pub async fn decide<H: Handler>(
                 tracing::warn!(queue, batch.len = messages, pause_ms, error = %fault, "a batch has to wait");
                 metrics::counter!("messages_retried_total", "queue" => queue).increment(messages as u64);
                 tokio::time::sleep(pause).await;
-                anyhow::ensure!(wanted(), "the batch is no longer wanted");
-                undecided.push(range);
+                undecided.push((range, locks));
             }
         }
+        anyhow::ensure!(undecided.is_empty() || wanted(), "the batch is no longer wanted");
     }
     metrics::histogram!("batch_messages", "queue" => queue).record(batch.len() as f64);
     metrics::histogram!("batch_decide_seconds", "queue" => queue).record(begun.elapsed().as_secs_f64());
@@ -112,10 +107,11 @@ pub async fn decide<H: Handler>(
 async fn attempt<H: Handler>(
     handler: &H,
     part: &[Delivery],
+    locks: LockWait,
     limit: Duration,
     ending: &CancellationToken,
 ) -> Result<Vec<Verdict>, Fault> {
-    let handling = AssertUnwindSafe(handler.handle(part)).catch_unwind();
+    let handling = AssertUnwindSafe(handler.handle(part, locks)).catch_unwind();
     match bounded(limit, ending, handling).await {
         Some(handled) => handled.unwrap_or_else(|payload| Err(Fault::panicked(&*payload))),
         None => Err(Fault::TimedOut(anyhow::anyhow!("not handled in time"))),
@@ -139,15 +135,16 @@ pub(super) fn times_returned(message: &Delivery) -> i64 {
     count.and_then(AMQPValue::as_long_long_int).unwrap_or_default()
 }
 
-/// How many messages of a batch may be found to have a locked row: each costs as long as a statement waits for a lock.
-const MAX_LOCKED: usize = 3;
-
 /// A message that fails alone is tried so many times more: what made it fail may have been a moment's.
 const TRIES: usize = 2;
 
 fn halves(range: Range<usize>) -> [Range<usize>; 2] {
     let middle = range.start + range.len() / 2;
     [range.start..middle, middle..range.end]
+}
+
+fn singles(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    range.map(|at| at..at + 1)
 }
 
 /// Short, so that a queue goes on within moments once a server is back.
@@ -172,7 +169,7 @@ mod tests {
     }
 
     impl Handler for Picky {
-        async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+        async fn handle(&self, batch: &[Delivery], _: LockWait) -> Result<Vec<Verdict>, Fault> {
             {
                 let mut left = self.server_is_back_after.lock().unwrap();
                 if *left > 0 {
@@ -208,8 +205,11 @@ mod tests {
     }
 
     async fn decided(handler: Picky, bodies: &[&str]) -> Vec<bool> {
-        let verdicts = decide(&handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
-        verdicts.into_iter().map(|verdict| matches!(verdict, Ok(Verdict::Done(_)))).collect()
+        let verdicts =
+            decide(&handler, "q", &batch(bodies), LockWait::Usual, LIMITS, || true, &CancellationToken::new())
+                .await
+                .unwrap();
+        verdicts.into_iter().map(|verdict| matches!(verdict, Some(Verdict::Done(_)))).collect()
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
     struct Hanging(Mutex<Vec<usize>>);
 
     impl Handler for Hanging {
-        async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+        async fn handle(&self, batch: &[Delivery], _: LockWait) -> Result<Vec<Verdict>, Fault> {
             self.0.lock().unwrap().push(batch.len());
             std::future::pending().await
         }
@@ -256,19 +256,20 @@ mod tests {
     async fn a_batch_goes_back_after_three_tries_where_every_statement_hangs() {
         let handler = Hanging(Mutex::default());
         let limits = Limits { batch_give_back_seconds: 0, ..LIMITS };
-        let decided = decide(&handler, "q", &batch(&["a"; 8]), limits, || true, &CancellationToken::new()).await;
+        let decided =
+            decide(&handler, "q", &batch(&["a"; 8]), LockWait::Usual, limits, || true, &CancellationToken::new()).await;
         assert!(decided.unwrap_err().to_string().contains("goes back"));
         assert_eq!(*handler.0.lock().unwrap(), [8, 4, 1]);
     }
 
-    /// Somebody has locked what the message "locked" needs; and how often it was tried.
+    /// Somebody has locked what the message "locked" needs; and how often that was waited for, and how.
     #[derive(Default)]
-    struct Locked(Mutex<usize>);
+    struct Locked(Mutex<Vec<LockWait>>);
 
     impl Handler for Locked {
-        async fn handle(&self, batch: &[Delivery]) -> Result<Vec<Verdict>, Fault> {
+        async fn handle(&self, batch: &[Delivery], locks: LockWait) -> Result<Vec<Verdict>, Fault> {
             if batch.iter().any(|message| message.data == b"locked") {
-                *self.0.lock().unwrap() += 1;
+                self.0.lock().unwrap().push(locks);
                 return Err(Fault::Locked(anyhow::anyhow!("canceling statement due to lock timeout")));
             }
             Ok(vec![Verdict::Done(vec![]); batch.len()])
@@ -279,31 +280,31 @@ mod tests {
         }
     }
 
-    async fn undecided(handler: &Locked, bodies: &[&str]) -> Vec<Option<Undecided>> {
-        let verdicts = decide(handler, "q", &batch(bodies), LIMITS, || true, &CancellationToken::new()).await.unwrap();
-        verdicts.into_iter().map(Result::err).collect()
-    }
-
     #[tokio::test]
     async fn messages_whose_rows_are_locked_wait_and_their_neighbours_pass() {
-        let handler = Locked::default();
-        let locked = Some(Undecided::Locked);
-        let bodies = ["locked", "a", "b", "locked", "c"];
-        assert_eq!(undecided(&handler, &bodies).await, [locked, None, None, locked, None]);
-        assert_eq!(undecided(&handler, &["locked"]).await, [locked]);
-    }
-
-    #[tokio::test]
-    async fn a_batch_of_which_all_rows_are_locked_waits_after_five_tries() {
-        let handler = Locked::default();
-        let undecided = undecided(&handler, &["locked"; 8]).await;
-        assert_eq!(undecided, [[Some(Undecided::Locked); 3].as_slice(), &[Some(Undecided::Untried); 5]].concat());
-        assert_eq!(*handler.0.lock().unwrap(), 5);
+        use LockWait::{Brief, Usual};
+        for (bodies, first, waited) in [
+            (&["locked", "a", "b", "locked", "c"][..], Usual, &[Usual, Brief, Brief][..]),
+            (&["locked"], Usual, &[Usual]),
+            (&["locked"; 8], Brief, &[Brief; 9]),
+        ] {
+            let handler = Locked::default();
+            let batch = batch(bodies);
+            let ending = CancellationToken::new();
+            let verdicts = decide(&handler, "q", &batch, first, LIMITS, || true, &ending).await.unwrap();
+            let is_locked: Vec<bool> = verdicts.iter().map(Option::is_none).collect();
+            assert_eq!(is_locked, bodies.iter().map(|body| *body == "locked").collect::<Vec<_>>());
+            assert_eq!(*handler.0.lock().unwrap(), waited);
+        }
     }
 
     #[tokio::test]
     async fn a_batch_that_is_no_longer_wanted_is_given_up() {
         let handler = Picky { server_is_back_after: Mutex::new(usize::MAX), panics: false };
-        assert!(decide(&handler, "q", &batch(&["a"]), LIMITS, || false, &CancellationToken::new()).await.is_err());
+        assert!(
+            decide(&handler, "q", &batch(&["a"]), LockWait::Usual, LIMITS, || false, &CancellationToken::new())
+                .await
+                .is_err()
+        );
     }
 }

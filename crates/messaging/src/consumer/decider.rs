@@ -1,9 +1,8 @@
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::Context;
-use database::bounded;
+use database::{LockWait, bounded};
 use futures::StreamExt;
 use lapin::Channel;
 use lapin::message::Delivery;
@@ -13,9 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::times_returned;
 use super::retries::{Retries, failed_tries};
-use super::{
-    Acknowledges, Answered, Consumer, Handler, Limits, SUSPECT_AFTER, Undecided, Until, Verdict, answer, decide,
-};
+use super::{Acknowledges, Answered, Consumer, Handler, Limits, SUSPECT_AFTER, Until, Verdict, answer, decide};
 use crate::Publisher;
 use crate::progress::Unit;
 
@@ -55,62 +52,44 @@ impl<H: Handler> Decider<'_, '_, H> {
 
     /// Takes a batch that has come in. Breaks when the session is to end.
     ///
-    /// Messages that come from `Q.retry` are tried after the others, each alone, and first those that were tried least.
+    /// Messages that come from `Q.retry` are decided after the others, and wait for locks only briefly: it may be that none of
+    /// them is locked any more, or that all are.
     async fn take(&mut self, batch: Vec<Delivery>) -> anyhow::Result<ControlFlow<()>> {
-        let (fresh, mut retried): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|message| failed_tries(message).is_none());
-        retried.sort_by_key(failed_tries);
+        let (fresh, retried): (Vec<_>, Vec<_>) = batch.into_iter().partition(|message| failed_tries(message).is_none());
+        // The last of the fresh ones may have come after one that is retried.
         let acknowledges = if retried.is_empty() { Acknowledges::UpTo } else { Acknowledges::Each };
+        let mut flow = ControlFlow::Continue(());
         if !fresh.is_empty() {
-            let flow = self.handle(fresh, acknowledges).await?;
-            if flow.is_break() {
-                return Ok(flow);
-            }
+            flow = self.handle(fresh, self.retries.lock_wait(), acknowledges).await?;
         }
-        let mut retried = VecDeque::from(retried);
-        while self.retries.may_try()
-            && !self.ending.is_cancelled()
-            && let Some(message) = retried.pop_front()
-        {
-            let flow = self.handle(vec![message], Acknowledges::Each).await?;
-            if flow.is_break() {
-                return Ok(flow);
-            }
+        if !retried.is_empty() && flow.is_continue() {
+            flow = self.handle(retried, LockWait::Brief, Acknowledges::UpTo).await?;
         }
-        if retried.is_empty() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let unit = self.consumer.progress.begin(self.consumer.queue);
-        let undecided = retried.into_iter().map(|message| (message, Err(Undecided::Untried))).collect();
-        self.answer(undecided, Acknowledges::Each, unit).await
+        Ok(flow)
     }
 
-    async fn handle(&mut self, part: Vec<Delivery>, acknowledges: Acknowledges) -> anyhow::Result<ControlFlow<()>> {
+    /// Decides messages, publishes their answers and has them settled. Breaks when the session is to end.
+    async fn handle(
+        &mut self,
+        part: Vec<Delivery>,
+        locks: LockWait,
+        acknowledges: Acknowledges,
+    ) -> anyhow::Result<ControlFlow<()>> {
         let unit = self.consumer.progress.begin(self.consumer.queue);
         let Consumer { handler, queue, .. } = *self.consumer;
         let is_open = || self.channel.status().connected();
-        let verdicts = decide(handler, queue, &part, self.limits, is_open, self.ending).await?;
-        if verdicts.iter().any(|verdict| matches!(verdict, Ok(Verdict::Done(_)))) {
+        let verdicts = decide(handler, queue, &part, locks, self.limits, is_open, self.ending).await?;
+        if verdicts.iter().any(|verdict| matches!(verdict, Some(Verdict::Done(_)))) {
             self.retries.passed();
         }
-        self.answer(part.into_iter().zip(verdicts).collect(), acknowledges, unit).await
-    }
-
-    /// Publishes the answers of messages and has them settled. Breaks when the session is to end.
-    async fn answer(
-        &mut self,
-        part: Vec<(Delivery, Result<Verdict, Undecided>)>,
-        acknowledges: Acknowledges,
-        unit: Unit,
-    ) -> anyhow::Result<ControlFlow<()>> {
-        let decide = |(message, verdict): (Delivery, Result<Verdict, Undecided>)| {
-            let verdict = verdict.unwrap_or_else(|undecided| self.retries.verdict(&message, undecided));
+        let decide = |(message, verdict): (Delivery, Option<Verdict>)| {
+            let verdict = verdict.unwrap_or_else(|| self.retries.verdict(&message));
             (message, verdict)
         };
-        let decided = part.into_iter().map(decide).collect();
+        let decided = part.into_iter().zip(verdicts).map(decide).collect();
         let Some(publisher) = self.publishers.recv().await else { return Ok(ControlFlow::Break(())) };
         // A broker that says that it is short of memory or disk is waited for as long as it says so.
-        let answering = answer(publisher, self.consumer.queue, decided, acknowledges);
+        let answering = answer(publisher, queue, decided, acknowledges);
         let answered = bounded(Duration::MAX, self.ending, answering).await;
         let answered = answered.context("the answers were not published before the session ended")??;
         let sent = self.settle_next.send((answered, unit)).await;

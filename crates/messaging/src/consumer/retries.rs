@@ -1,10 +1,11 @@
 use std::time::Duration;
 
+use database::LockWait;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 use tokio::time::Instant;
 
-use super::{Limits, Undecided, Verdict};
+use super::{Limits, Verdict};
 use crate::dead_letters::{lasting, own_headers};
 use crate::publisher::Frame;
 
@@ -50,29 +51,28 @@ pub(super) fn failed_tries(delivery: &Delivery) -> Option<u32> {
 /// Each goes through `Q.retry`, and so others pass. One is dead after [`MAX_TRIES`], because who locks a row and forgets it must
 /// not have messages pile up; but not while none passes: then somebody may have locked a table, and they are tried for as long as
 /// that takes.
-///
-/// A try takes as long as a statement waits for a lock. After one that failed, no other is tried for as long as a message is in
-/// `Q.retry`, so that the rest of the queue has its share of the time.
 #[derive(Debug)]
 pub(super) struct Retries {
     after: Duration,
-    next_try: Instant,
     passed: Option<Instant>,
+    locked: Option<Instant>,
 }
 
 impl Retries {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { after: limits.retry_after(), next_try: Instant::now(), passed: None }
-    }
-
-    /// Whether a message that comes from `Q.retry` may be tried now.
-    pub(super) fn may_try(&self) -> bool {
-        Instant::now() >= self.next_try
+        Self { after: limits.retry_after(), passed: None, locked: None }
     }
 
     /// Remembers that a message has passed.
     pub(super) fn passed(&mut self) {
         self.passed = Some(Instant::now());
+    }
+
+    /// How long new messages wait for locks: briefly while it is known that some row stays locked. What waits for it comes from
+    /// `Q.retry` before that is forgotten.
+    pub(super) fn lock_wait(&self) -> LockWait {
+        let is_known = self.locked.is_some_and(|locked| locked.elapsed() < self.after * 2);
+        if is_known { LockWait::Brief } else { LockWait::Usual }
     }
 
     /// Others pass if one did within this time. Shorter than [`MAX_TRIES`] take, so that nobody's table lock, during which
@@ -81,21 +81,13 @@ impl Retries {
         self.after * (MAX_TRIES - 1)
     }
 
-    /// What becomes of a message without a verdict.
-    pub(super) fn verdict(&mut self, delivery: &Delivery, undecided: Undecided) -> Verdict {
-        let now = Instant::now();
-        let before = failed_tries(delivery);
-        let mut failed_tries = before.unwrap_or_default();
-        if undecided == Undecided::Locked {
-            failed_tries = failed_tries.saturating_add(1);
-            // New messages with locked rows must not put off those that have waited.
-            if before.is_some() {
-                self.next_try = now + self.after;
-            }
-            let passes = self.passed.is_some_and(|passed| now.duration_since(passed) < self.passes_for());
-            if failed_tries >= MAX_TRIES && passes {
-                return Verdict::Dead("a row it needs stays locked".to_owned());
-            }
+    /// What becomes of a message of which a row is locked.
+    pub(super) fn verdict(&mut self, delivery: &Delivery) -> Verdict {
+        self.locked = Some(Instant::now());
+        let failed_tries = failed_tries(delivery).unwrap_or_default().saturating_add(1);
+        let passes = self.passed.is_some_and(|passed| passed.elapsed() < self.passes_for());
+        if failed_tries >= MAX_TRIES && passes {
+            return Verdict::Dead("a row it needs stays locked".to_owned());
         }
         Verdict::Retry(Retry { failed_tries, after: self.after })
     }
@@ -112,8 +104,8 @@ mod tests {
     }
 
     /// The message as it comes back from `Q.retry`; `None` if it is dead.
-    fn after_a_try(retries: &mut Retries, message: &Delivery, undecided: Undecided) -> Option<Delivery> {
-        let Verdict::Retry(retry) = retries.verdict(message, undecided) else { return None };
+    fn after_a_try(retries: &mut Retries, message: &Delivery) -> Option<Delivery> {
+        let Verdict::Retry(retry) = retries.verdict(message) else { return None };
         let mut back = fresh();
         back.properties = retry.frame("q", message).properties;
         Some(back)
@@ -124,30 +116,26 @@ mod tests {
         let mut retries = Retries::new(Limits::default());
         let mut message = fresh();
         for tries in 1..MAX_TRIES {
-            message = after_a_try(&mut retries, &message, Undecided::Locked).unwrap();
-            assert_eq!(failed_tries(&message), Some(tries));
-            // It costs no try that others were locked.
-            message = after_a_try(&mut retries, &message, Undecided::Untried).unwrap();
+            message = after_a_try(&mut retries, &message).unwrap();
             assert_eq!(failed_tries(&message), Some(tries));
         }
-        message = after_a_try(&mut retries, &message, Undecided::Locked).expect("none has passed yet");
+        message = after_a_try(&mut retries, &message).expect("none has passed yet");
         retries.passed();
-        assert!(after_a_try(&mut retries, &message, Undecided::Locked).is_none());
+        assert!(after_a_try(&mut retries, &message).is_none());
         advance(retries.passes_for()).await;
-        assert!(after_a_try(&mut retries, &message, Undecided::Locked).is_some(), "none passes any more");
+        assert!(after_a_try(&mut retries, &message).is_some(), "none passes any more");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_locked_message_the_next_is_tried_after_a_pause() {
+    async fn while_a_row_is_known_to_be_locked_new_messages_wait_briefly() {
         let mut retries = Retries::new(Limits::default());
-        let retried = after_a_try(&mut retries, &fresh(), Undecided::Locked).unwrap();
-        assert!(retries.may_try(), "a new one puts off no other");
-        retries.verdict(&retried, Undecided::Untried);
-        assert!(retries.may_try());
-        retries.verdict(&retried, Undecided::Locked);
-        assert!(!retries.may_try());
+        assert_eq!(retries.lock_wait(), LockWait::Usual);
+        retries.verdict(&fresh());
+        // It comes back before that is forgotten.
         advance(Limits::default().retry_after()).await;
-        assert!(retries.may_try());
+        assert_eq!(retries.lock_wait(), LockWait::Brief);
+        advance(Limits::default().retry_after()).await;
+        assert_eq!(retries.lock_wait(), LockWait::Usual);
     }
 
     #[test]
