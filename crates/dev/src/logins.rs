@@ -30,8 +30,7 @@ impl Logins {
 
     /// Each user with its password.
     pub fn users(&self) -> impl Iterator<Item = (&str, &str)> {
-        let users = self.0["users"].as_array().into_iter().flatten();
-        users.filter_map(|user| Some((user["name"].as_str()?, user["password"].as_str()?)))
+        self.each("users").filter_map(|user| Some((user["name"].as_str()?, user["password"].as_str()?)))
     }
 
     /// The password of a user, where there is one of that name.
@@ -42,5 +41,10 @@ impl Logins {
     /// What RabbitMQ imports.
     pub fn definitions(&self) -> &Value {
         &self.0
+    }
+
+    /// Each of `users`, `permissions` or `exchanges` in the form of the management API.
+    pub fn each(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.0[kind].as_array().into_iter().flatten()
     }
 }
