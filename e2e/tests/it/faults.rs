@@ -47,6 +47,9 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// How long a new order may take then.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long faults are injected at most: on a busy machine, where each takes longer, there must not be more of them.
+const INJECTED_FOR: Duration = Duration::from_secs(60);
+
 /// How long one seed may take.
 const SEED_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -184,10 +187,15 @@ async fn run_on(plan: &Plan, site: &Site, logs: &Logs, report: &mut Report) {
         stop.cancel();
         loaded
     };
-    let injecting = plan.kinds.iter().map(|kind| async { (*kind, target.inject(*kind, &stop).await) });
+    let calm = stop.child_token();
+    let calming = async {
+        stop.run_until_cancelled(tokio::time::sleep(INJECTED_FOR)).await;
+        calm.cancel();
+    };
+    let injecting = plan.kinds.iter().map(|kind| async { (*kind, target.inject(*kind, &calm).await) });
     let stores = Stores::open(site).await;
     let watching = stores.answered_before_commit(&broker, &stop);
-    let (mut loaded, injected, uncommitted) = futures::join!(loading, join_all(injecting), watching);
+    let (mut loaded, injected, uncommitted, ()) = futures::join!(loading, join_all(injecting), watching, calming);
     report.injected = injected.into_iter().collect();
     report.poisoned = poisoned.load(Ordering::Relaxed);
 
