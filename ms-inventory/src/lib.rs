@@ -60,8 +60,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let relay = Relay::new(database.pool.clone(), Duration::from_millis(config.engine.outbox_period_ms));
 
     let trust = config.trust.begin()?;
-    let routes =
-        graphql::router(database.requests.clone(), relay.clone(), config.process.http.rate_limit_cost_per_second);
+    let routes = graphql::router(database.requests.clone(), relay.clone(), &config.process.http);
     let routes = trust.identified(routes, config.process.environment);
     let progress = Progress::default();
     let failures = Failures::default();

@@ -66,12 +66,7 @@ pub async fn start(config: Config, metrics: PrometheusHandle, shutdown: Cancella
     let (listening, filled) = (CancellationToken::new(), CancellationToken::new());
 
     let trust = config.trust.begin()?;
-    let routes = graphql::router(
-        database.requests.clone(),
-        &relay,
-        config.shop.clone(),
-        config.process.http.rate_limit_cost_per_second,
-    );
+    let routes = graphql::router(database.requests.clone(), &relay, config.shop.clone(), &config.process.http);
     let routes = trust.identified(routes, config.process.environment);
     let progress = Progress::default();
     let failures = Failures::default();

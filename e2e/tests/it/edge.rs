@@ -58,7 +58,9 @@ async fn a_browser_gets_the_playground_of_each_service() {
 #[tokio::test]
 async fn ten_thousand_products_fit_into_one_request_and_all_reach_orders() {
     const ROWS: usize = 10_000;
-    let shop = Shop::open().await;
+    // A program that is not optimised takes long for it, and on a busy machine longer.
+    let patient = [("HTTP_REQUEST_TIMEOUT_SECONDS", "100"), ("DATABASE_STATEMENT_TIMEOUT_SECONDS", "60")];
+    let shop = Shop::open_with(&patient).await;
     let row = |n| json!({"sku": format!("SKU-{n}"), "name": "Thing", "description": "x".repeat(300), "price": "9.90"});
     let inputs: Vec<Value> = (0..ROWS).map(row).collect();
     let import = "mutation($inputs: [ProductInput!]!) { importProducts(inputs: $inputs) { id } }";

@@ -17,6 +17,7 @@ mod query;
 use ::graphql::Limits;
 use async_graphql::{EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
+use boot::config::Http;
 use database::Pool;
 use messaging::outbox::Relay;
 
@@ -26,10 +27,14 @@ pub use query::Query;
 /// Room for an import of [`MAX_BATCH_ROWS`](crate::product::MAX_BATCH_ROWS) products of 800 bytes each.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
-/// Serves the schema at `/graphql`, and its playground, to callers who may ask for so much in a second; 0 for as much
-/// as they like.
-pub fn router(pool: Pool, relay: Relay, cost_per_second: u32) -> Router {
-    let limits = Limits { max_body_bytes: MAX_BODY_BYTES, cost_per_second, ..Limits::default() };
+/// Serves the schema at `/graphql`, and its playground.
+pub fn router(pool: Pool, relay: Relay, http: &Http) -> Router {
+    let limits = Limits {
+        max_body_bytes: MAX_BODY_BYTES,
+        request_timeout: http.request_timeout(),
+        cost_per_second: http.rate_limit_cost_per_second,
+        ..Limits::default()
+    };
     let schema = schema().data(loader::products(pool.clone())).data(pool).data(relay);
     ::graphql::router(schema, limits)
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use auth::Role;
+use boot::config::Http;
 use database::{LockWait, Pool};
 use messaging::outbox::Relay;
 use ms_inventory::graphql;
@@ -49,7 +50,8 @@ impl Api {
         let relay = Relay::new(pool.clone(), Duration::from_secs(60));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/graphql", listener.local_addr().unwrap());
-        let router = auth::bearer::identified(graphql::router(pool.clone(), relay, 0), ISSUER.verifier().unwrap());
+        let http = Http { rate_limit_cost_per_second: 0, ..Http::default() };
+        let router = auth::bearer::identified(graphql::router(pool.clone(), relay, &http), ISSUER.verifier().unwrap());
         let token = ISSUER.token(ADMIN, Role::Admin).unwrap();
         let server = tokio::spawn(async { axum::serve(listener, router).await }).abort_handle();
         Served { api: Self { url, http: Client::new(), token }, server }

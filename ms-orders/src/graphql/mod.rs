@@ -9,6 +9,7 @@ mod types;
 use async_graphql::dataloader::DataLoader;
 use async_graphql::{EmptySubscription, Schema, SchemaBuilder};
 use axum::Router;
+use boot::config::Http;
 use database::Pool;
 use graphql::Limits;
 use messaging::outbox::Relay;
@@ -24,8 +25,8 @@ pub fn schema() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
     Schema::build(Query, Mutation, EmptySubscription)
 }
 
-/// Serves the schema to callers who may ask for so much in a second; 0 for as much as they like.
-pub fn router(pool: Pool, relay: &Relay, shop: Shop, cost_per_second: u32) -> Router {
+/// Serves the schema.
+pub fn router(pool: Pool, relay: &Relay, shop: Shop, http: &Http) -> Router {
     let schema = schema()
         .data(DataLoader::new(loaders::Lines(pool.clone()), tokio::spawn))
         .data(DataLoader::new(loaders::Steps(pool.clone()), tokio::spawn))
@@ -34,5 +35,6 @@ pub fn router(pool: Pool, relay: &Relay, shop: Shop, cost_per_second: u32) -> Ro
         .data(relay.clone())
         .data(pool)
         .data(shop);
-    graphql::router(schema, Limits { cost_per_second, ..Limits::default() })
+    let (request_timeout, cost_per_second) = (http.request_timeout(), http.rate_limit_cost_per_second);
+    graphql::router(schema, Limits { request_timeout, cost_per_second, ..Limits::default() })
 }

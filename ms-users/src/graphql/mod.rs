@@ -32,8 +32,7 @@ pub fn router(database: &Database, signing: &Signing, hasher: &Hasher, config: &
         .data(signing.clone())
         .data(database.requests.clone())
         .data(config.login.clone());
-    ::graphql::router(
-        schema,
-        Limits { cost_per_second: config.process.http.rate_limit_cost_per_second, ..Limits::default() },
-    )
+    let http = &config.process.http;
+    let (request_timeout, cost_per_second) = (http.request_timeout(), http.rate_limit_cost_per_second);
+    ::graphql::router(schema, Limits { request_timeout, cost_per_second, ..Limits::default() })
 }

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
 use clap::Args;
@@ -27,6 +28,10 @@ pub struct Http {
     #[arg(long, env = "HTTP_HEAD_TIMEOUT_SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..))]
     pub http_head_timeout_seconds: u64,
 
+    /// How long a request may take, from its head to its answer, in seconds.
+    #[arg(long, env = "HTTP_REQUEST_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub http_request_timeout_seconds: u64,
+
     /// The origins whose pages may read our answers, such as `https://shop.example`, with commas between them; none
     /// where it is not set.
     #[arg(long, env = "CORS_ALLOWED_ORIGINS", value_delimiter = ',')]
@@ -52,10 +57,18 @@ impl Default for Http {
             tls_key_file: None,
             http_max_connections: 900,
             http_head_timeout_seconds: 75,
+            http_request_timeout_seconds: 30,
             cors_allowed_origins: Vec::new(),
             client_address_header: None,
             rate_limit_cost_per_second: 100_000,
         }
+    }
+}
+
+impl Http {
+    /// See [`Self::http_request_timeout_seconds`].
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.http_request_timeout_seconds)
     }
 }
 
