@@ -50,10 +50,12 @@ async fn a_stop_in_order_under_load_is_clean_and_loses_nothing() {
     assert_eq!(confirmed, ids.len());
 }
 
-/// A batch may take 2 s once the service is to stop. A busy machine may not let this test be as fast: it tries again.
+/// A batch is cut off 2 s after the service was told to stop, and then comes back. A busy machine may not let this test be as
+/// fast: it tries again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_begun_is_finished_before_the_end_and_meanwhile_it_is_not_ready() {
-    const TRIES: usize = 10;
+    const TRIES: usize = 20;
+    const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
     let mut shop = Shop::open_with(&[NO_SECOND_QUESTION]).await;
     let product = shop.product("1.00", 10).await;
     for _ in 0..TRIES {
@@ -65,7 +67,7 @@ async fn what_was_begun_is_finished_before_the_end_and_meanwhile_it_is_not_ready
         let ended = shop.inventory.terminate();
         let draining =
             async || shop.inventory.get("/health").await.is_some_and(|(_, body)| body.contains(r#""draining":true"#));
-        while !draining().await && told.elapsed() < Duration::from_secs(2) {
+        while !draining().await && told.elapsed() < CUT_OFF_AFTER {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let mut states = Vec::new();
@@ -74,9 +76,8 @@ async fn what_was_begun_is_finished_before_the_end_and_meanwhile_it_is_not_ready
         }
         let is_waiting = !ended.is_finished();
         stock.release().await;
-        let in_time = told.elapsed() < Duration::from_secs(1);
         let ended = ended.await.unwrap();
-        if in_time {
+        if told.elapsed() < CUT_OFF_AFTER {
             assert_eq!(states, [Some(200), Some(503), Some(503)]);
             assert!(is_waiting, "it waits for the transaction");
             assert!(ended.success());

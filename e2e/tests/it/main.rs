@@ -10,6 +10,7 @@ mod authority;
 mod load;
 mod service;
 mod shop;
+mod turn;
 
 mod browser;
 mod containers;

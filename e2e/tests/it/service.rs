@@ -3,6 +3,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dev::instance::{self, Instance};
@@ -10,6 +11,8 @@ use dev::log;
 use reqwest::{Certificate, Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::turn::Turn;
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -24,6 +27,7 @@ pub(crate) struct Service {
     folder: Box<Path>,
     environment: Vec<(String, String)>,
     instance: Option<Instance>,
+    turn: Option<Arc<Turn>>,
 }
 
 /// What a service is to the world.
@@ -60,7 +64,12 @@ impl Service {
         let trusted = authorities.map(|(_, file)| read(file)).unwrap_or_default();
         let http = http.tls_certs_only(trusted).build().unwrap();
         let api = Api { url: url.to_owned(), http, token: token.to_owned() };
-        Self { program, api, folder: folder.into(), environment: environment.to_vec(), instance: None }
+        Self { program, api, folder: folder.into(), environment: environment.to_vec(), instance: None, turn: None }
+    }
+
+    /// Keeps the turn of the services it is one of, for as long as there is any of them.
+    pub(crate) fn keep(&mut self, turn: &Arc<Turn>) {
+        self.turn = Some(Arc::clone(turn));
     }
 
     /// Changes what its next process finds in its environment.

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use auth::Role;
 use auth::local::LocalIssuer;
@@ -11,6 +12,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::service::{PROFILE, Service, eventually};
+use crate::turn::Turn;
 
 /// All services, on databases and a vhost of their own, each with a login that may do no more than it has to.
 pub(crate) struct Shop {
@@ -260,8 +262,10 @@ pub(crate) struct Services {
     pub(crate) users: Service,
 }
 
-/// The services, not running, asked by an ADMIN of an issuer that has its keys in `folder`.
+/// The services, not running, asked by an ADMIN of an issuer that has its keys in `folder`. It waits for their [`Turn`], and
+/// blocks its thread.
 pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], folder: &Folder) -> Services {
+    let turn = Arc::new(Turn::wait());
     let issuer = LocalIssuer::create(folder.path()).unwrap();
     let token = issuer.token(Uuid::from_u128(1), Role::Admin).unwrap();
     let [inventory_port, orders_port, users_port] = [0; 3].map(|_| ports::any().unwrap());
@@ -288,9 +292,12 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
     let environment: Vec<_> = own.into_iter().chain(settings).collect();
     let service =
         |program, port, environment: &[_]| Service::new(program, &url(port), folder.path(), environment, &token);
-    let inventory = service("ms-inventory", inventory_port, &with_amqp(&environment, servers.inventory_amqp));
-    let orders = service("ms-orders", orders_port, &with_amqp(&environment, servers.orders_amqp));
-    let users = service("ms-users", users_port, &environment);
+    let mut inventory = service("ms-inventory", inventory_port, &with_amqp(&environment, servers.inventory_amqp));
+    let mut orders = service("ms-orders", orders_port, &with_amqp(&environment, servers.orders_amqp));
+    let mut users = service("ms-users", users_port, &environment);
+    for service in [&mut inventory, &mut orders, &mut users] {
+        service.keep(&turn);
+    }
     Services { environment, inventory, orders, users }
 }
 

@@ -21,7 +21,7 @@ const FAREWELL: Farewell = Farewell::new(Signal::SIGTERM, Duration::from_secs(30
 const EPMD_FAREWELL: Farewell = Farewell::new(Signal::SIGTERM, Duration::from_secs(2));
 
 /// The Erlang VM alone takes seconds on a small machine that compiles at the same time.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A message that a full queue refused is dead-lettered again after 2 s, and not after RabbitMQ's 3 minutes.
 const ADVANCED_CONFIGURATION: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n";
