@@ -151,7 +151,7 @@ pub fn quorum_troubles() -> Result<Vec<String>> {
     let log = fs::read_to_string(workspace::test_dir()?.join("logs/rabbit.log"))?;
     let is_trouble = |line: &&str| {
         let is_bad = ["[error]", "[warning]", "[critical]"].iter().any(|level| line.contains(level));
-        is_bad && ["ra_", "segment_writer", "WAL", "quorum"].iter().any(|part| line.contains(part))
+        is_bad && ["ra:", "ra_", "segment_writer", "WAL", "quorum"].iter().any(|part| line.contains(part))
     };
     let troubles: Vec<String> = log.lines().filter(is_trouble).map(str::to_owned).collect();
     Ok(troubles[troubles.len().saturating_sub(AT_MOST)..].to_vec())

@@ -8,9 +8,9 @@ mod attempts;
 #[path = "../../../crates/boot/tests/it/authority.rs"]
 mod authority;
 mod load;
+mod permit;
 mod service;
 mod shop;
-mod turn;
 
 mod browser;
 mod containers;

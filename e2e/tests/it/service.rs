@@ -12,7 +12,7 @@ use reqwest::{Certificate, Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::turn::Turn;
+use crate::permit::Permit;
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -27,7 +27,7 @@ pub(crate) struct Service {
     folder: Box<Path>,
     environment: Vec<(String, String)>,
     instance: Option<Instance>,
-    turn: Option<Arc<Turn>>,
+    permit: Option<Arc<Permit>>,
 }
 
 /// What a service is to the world.
@@ -64,12 +64,12 @@ impl Service {
         let trusted = authorities.map(|(_, file)| read(file)).unwrap_or_default();
         let http = http.tls_certs_only(trusted).build().unwrap();
         let api = Api { url: url.to_owned(), http, token: token.to_owned() };
-        Self { program, api, folder: folder.into(), environment: environment.to_vec(), instance: None, turn: None }
+        Self { program, api, folder: folder.into(), environment: environment.to_vec(), instance: None, permit: None }
     }
 
-    /// Keeps the turn of the services it is one of, for as long as there is any of them.
-    pub(crate) fn keep(&mut self, turn: &Arc<Turn>) {
-        self.turn = Some(Arc::clone(turn));
+    /// Keeps the permit of the set of services it is one of; the last of them gives it back.
+    pub(crate) fn keep(&mut self, permit: &Arc<Permit>) {
+        self.permit = Some(Arc::clone(permit));
     }
 
     /// Changes what its next process finds in its environment.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::permit::Permit;
 use crate::service::{PROFILE, Service, eventually};
-use crate::turn::Turn;
 
 /// All services, on databases and a vhost of their own, each with a login that may do no more than it has to.
 pub(crate) struct Shop {
@@ -262,10 +262,10 @@ pub(crate) struct Services {
     pub(crate) users: Service,
 }
 
-/// The services, not running, asked by an ADMIN of an issuer that has its keys in `folder`. It waits for their [`Turn`], and
+/// The services, not running, asked by an ADMIN of an issuer that has its keys in `folder`. It waits for a [`Permit`], and
 /// blocks its thread.
 pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], folder: &Folder) -> Services {
-    let turn = Arc::new(Turn::wait());
+    let permit = Arc::new(Permit::acquire());
     let issuer = LocalIssuer::create(folder.path()).unwrap();
     let token = issuer.token(Uuid::from_u128(1), Role::Admin).unwrap();
     let [inventory_port, orders_port, users_port] = [0; 3].map(|_| ports::any().unwrap());
@@ -296,7 +296,7 @@ pub(crate) fn services(servers: &ServerUrls<'_>, settings: &[(&str, &str)], fold
     let mut orders = service("ms-orders", orders_port, &with_amqp(&environment, servers.orders_amqp));
     let mut users = service("ms-users", users_port, &environment);
     for service in [&mut inventory, &mut orders, &mut users] {
-        service.keep(&turn);
+        service.keep(&permit);
     }
     Services { environment, inventory, orders, users }
 }
